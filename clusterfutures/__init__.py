@@ -1,0 +1,88 @@
+"""`concurrent.futures` on a batch cluster, and on the machine in front of you.
+
+>>> from clusterfutures import LocalExecutor
+>>> with LocalExecutor(max_workers=2) as ex:
+...     ex.submit(pow, 2, 10).result()
+1024
+
+Names are loaded when they are used: a worker imports this package at its start, and needs few of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from clusterfutures._version import __version__
+    from clusterfutures.context import TaskContext, current_task
+    from clusterfutures.errors import (
+        ClusterFuturesError,
+        DependencyFailed,
+        InitializerFailed,
+        JobCancelled,
+        NodeFailed,
+        OptionError,
+        OutcomeNotWritten,
+        OutOfMemory,
+        Preempted,
+        RemoteError,
+        RunDirectoryError,
+        SubmissionError,
+        TaskKilled,
+        TaskPicklingError,
+        TaskTimeout,
+        TimeLimitReached,
+        WorkerLost,
+        WorkerStartError,
+    )
+    from clusterfutures.futures import ClusterFuture
+    from clusterfutures.local import LocalExecutor
+
+_HOME = {
+    "__version__": "_version",
+    "LocalExecutor": "local",
+    "ClusterFuture": "futures",
+    "TaskContext": "context",
+    "current_task": "context",
+}
+
+__all__ = [
+    "ClusterFuture",
+    "ClusterFuturesError",
+    "DependencyFailed",
+    "InitializerFailed",
+    "JobCancelled",
+    "LocalExecutor",
+    "NodeFailed",
+    "OptionError",
+    "OutOfMemory",
+    "OutcomeNotWritten",
+    "Preempted",
+    "RemoteError",
+    "RunDirectoryError",
+    "SubmissionError",
+    "TaskContext",
+    "TaskKilled",
+    "TaskPicklingError",
+    "TaskTimeout",
+    "TimeLimitReached",
+    "WorkerLost",
+    "WorkerStartError",
+    "__version__",
+    "current_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Tests of clusterfutures; a package, so that what runs in worker processes can be imported there."""

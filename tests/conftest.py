@@ -1,0 +1,53 @@
+"""Fixtures for all tests: hostile paths, scripts run in processes of their own, a check for leftovers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import (
+    MARK,
+    MARK_VALUE,
+    ScriptResult,
+    check_no_process_left,
+    run_script,
+    wait_until,
+)
+
+__all__ = ["wait_until"]
+
+# A name that breaks whatever is put into a shell, a format string or a list of words unquoted.
+HOSTILE_NAME = "sp ace 'single' \"double\" ; echo owned > here; $HOME `id` %s {0} \n \\ \u00fc\u4e16 -rf"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark everything that the tests will start; see :func:`tests.support.processes_left`."""
+    os.environ[MARK] = MARK_VALUE
+
+
+@pytest.fixture
+def hostile_tmp_path(tmp_path: Path) -> Path:
+    """An empty directory whose name has spaces, quotes, shell syntax, a newline and non-ASCII."""
+    path = tmp_path / HOSTILE_NAME.replace("/", "")
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., ScriptResult]:
+    """``run(text, *arguments, **options)``: a script as ``__main__``; see `tests.support.run_script`."""
+
+    def run_in_tmp_path(text: str, *arguments: str, **options: object) -> ScriptResult:
+        return run_script(text, tmp_path, *arguments, **options)
+
+    return run_in_tmp_path
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """Fail the test that uses it if a process that it started is still there after it."""
+    yield
+    check_no_process_left()
