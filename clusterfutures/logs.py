@@ -1,0 +1,309 @@
+"""Logs: files to which one process appends framed records and which others read.
+
+A frame carries its length and checksum, so that a reader can tell a whole record from one that is still
+being written, was cut short, or has rotted.  Files grow with what is written, they do not multiply with it:
+creating and renaming a file costs a hundred times an append.
+
+A log is a row of segments, ``stem.000000``, ``stem.000001`` ...  On one machine a segment grows in place and
+readers see it grow.  Between machines (`shared`) a reader may see a file's size late, so there a segment is
+written under the name ``.part``, flushed to the server, renamed and never touched again: a name that
+nobody has looked up before is the one thing that no cache can answer wrongly.  The last frame of a
+finished segment is ``END``; the reader then goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from zlib import crc32
+
+from clusterfutures.light import NamedTuple
+
+__all__ = [
+    "FORMAT",
+    "FRAME_HEAD",
+    "CorruptRecord",
+    "Frame",
+    "Location",
+    "LogReader",
+    "LogWriter",
+    "frame",
+    "parse",
+    "pread_all",
+    "segment_path",
+]
+
+FORMAT = 1
+"""Version of frames and of what they hold; a run directory of another one is refused by name."""
+
+SEGMENT_BYTES = 64 << 20
+_CHUNK = 16 << 10  # bytes read at first; most often there is one small record
+_LARGE_CHUNK = 1 << 20
+_HEADER = struct.Struct("<2sBBIQ")  # magic, format, kind, checksum, length of the body
+FRAME_HEAD = _HEADER.size
+"""Bytes of a frame before its body."""
+_MAGIC = b"cF"
+_END = 0  # the kind of the frame that ends a segment
+
+
+class Frame(NamedTuple):
+    """One record of a log."""
+
+    kind: int
+    body: bytes
+
+
+class Location(NamedTuple):
+    """Where a frame stands in a log: segment number, byte offset, and length of the whole frame."""
+
+    segment: int
+    offset: int
+    length: int
+
+
+class CorruptRecord(Exception):
+    """A frame that is whole by its length but not by its checksum, or no frame at all."""
+
+
+def frame(kind: int, body: bytes) -> bytes:
+    """`body` framed as a record of `kind` (1-255)."""
+    size = len(body)
+    # Seeding with kind and length makes one pass cover the header's meaning, too.
+    checksum = crc32(body, (kind << 24 ^ size) & 0xFFFFFFFF)
+    return _HEADER.pack(_MAGIC, FORMAT, kind, checksum, size) + body
+
+
+def parse(data: bytes, start: int = 0) -> tuple[list[Frame], int]:
+    """The whole frames in `data` from `start` on, and the offset behind the last of them.
+
+    Raises :class:`CorruptRecord` only if nothing precedes the damage: good frames are delivered first.
+    """
+    frames: list[Frame] = []
+    unpack, header, end = _HEADER.unpack_from, _HEADER.size, len(data)
+    while start + header <= end:
+        magic, version, kind, checksum, size = unpack(data, start)
+        stop = start + header + size
+        damaged = magic != _MAGIC or version != FORMAT
+        if not damaged:
+            if stop > end:
+                break
+            body = data[start + header : stop]
+            damaged = crc32(body, (kind << 24 ^ size) & 0xFFFFFFFF) != checksum
+        if damaged:
+            if frames:
+                break
+            raise CorruptRecord(f"no valid record at byte {start}")
+        frames.append(Frame(kind, body))
+        start = stop
+    return frames, start
+
+
+def _frame_size(data: bytes) -> int:
+    """Length of the frame that begins `data`, 0 if that cannot be told yet."""
+    if len(data) < _HEADER.size:
+        return 0
+    return _HEADER.size + int(_HEADER.unpack_from(data)[4])
+
+
+def segment_path(directory: str, stem: str, segment: int) -> str:
+    """The file of one segment of the log `stem`."""
+    # Past a thousand, segments go into folders of a thousand: no directory grows without end.
+    if segment < 1000:
+        return os.path.join(directory, f"{stem}.{segment:06d}")
+    return os.path.join(directory, f"{stem}.d{segment // 1000:03d}", f"{stem}.{segment:06d}")
+
+
+class LogWriter:
+    """The one writer of a log.
+
+    `shared`: readers may be on other machines.  Errors of the file system are raised as they are, and
+    leave the log as it was before the call.
+    """
+
+    def __init__(self, directory: str, stem: str, *, shared: bool) -> None:
+        self._directory, self._stem, self._shared = directory, stem, shared
+        self._fd = -1
+        self.segment = 0
+        self.end = 0
+
+    def write(self, data: bytes) -> Location:
+        """Append one or more whole frames; returns where the first byte went and how many there are."""
+        if self.end >= SEGMENT_BYTES and not self._shared:
+            self._finish_segment()
+        place = Location(self.segment, self.end, len(data))
+        self.append(data)
+        return place
+
+    def append(self, data: bytes) -> None:
+        """:meth:`write` for whoever does not care where: the hot path of the worker."""
+        if self._fd < 0:
+            self._fd = self._open()
+        end = self.end
+        done = os.pwrite(self._fd, data, end)
+        if done != len(data):
+            self._write_rest(data, done)
+        self.end = end + len(data)
+
+    def _write_rest(self, data: bytes, done: int) -> None:
+        # A short write is how a full disk announces itself.  `end` is not moved, so the next write
+        # overwrites the torn record; giving back its blocks lets a smaller one (an error) fit.
+        view = memoryview(data)
+        try:
+            while done < len(data):
+                done += os.pwrite(self._fd, view[done:], self.end + done)
+        except OSError:
+            os.ftruncate(self._fd, self.end)
+            raise
+
+    def publish(self) -> None:
+        """Make what was written visible on other machines; nothing to do on one machine."""
+        if self._shared and self.end:
+            self._finish_segment()
+
+    def _finish_segment(self) -> None:
+        self._write_rest(frame(_END, b""), 0)
+        if self._shared:
+            os.fsync(self._fd)
+            path = segment_path(self._directory, self._stem, self.segment)
+            os.replace(path + ".part", path)  # if this fails, everything is as it was: it can be tried again
+        fd, self._fd = self._fd, -1
+        self.segment += 1
+        self.end = 0
+        os.close(fd)
+
+    def _open(self) -> int:
+        path = segment_path(self._directory, self._stem, self.segment)
+        if self.segment >= 1000 and self.segment % 1000 == 0:
+            try:
+                os.mkdir(os.path.dirname(path), 0o700)
+            except FileExistsError:  # from before a close
+                pass
+        if self._shared:
+            path += ".part"
+        new = 0 if self.end else os.O_EXCL  # only a file of our own is ever continued
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+
+    def close(self) -> None:
+        """Publish and close the descriptor; a later write goes on where this one ended."""
+        try:
+            self.publish()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptor and nothing else: also in a forked child, where the parent goes on writing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LogReader:
+    """Reads one log to its end, again and again.
+
+    `suspect` is True while what follows the last good record cannot be parsed: it may be a write under
+    way, so the caller decides when to give up hope.
+    """
+
+    def __init__(self, directory: str, stem: str, *, shared: bool) -> None:
+        self._directory, self._stem, self._shared = directory, stem, shared
+        self._fd = -1
+        self.segment = 0
+        self.offset = 0
+        self.suspect = False
+
+    def read(self, upto: int = -1, final: bool = False) -> list[Frame]:
+        """All whole frames since the last call.
+
+        `upto`: a segment that a doorbell named, hence known to exist.  `final`: the writer is dead, so what
+        it had not published yet counts as well.
+        """
+        frames: list[Frame] = []
+        while self._available(upto, final):
+            found = self._read_segment()
+            if found and found[-1].kind == _END:
+                frames += found[:-1]
+                self._next_segment()
+                continue
+            frames += found
+            break
+        return frames
+
+    def _available(self, upto: int, final: bool) -> bool:
+        if self._fd >= 0:
+            return True
+        path = segment_path(self._directory, self._stem, self.segment)
+        if self._shared and self.segment > upto and not self._listed(path):
+            # A name is not looked up before it exists: a negative answer would be remembered.
+            if not (final and self._listed(path + ".part")):
+                return False
+            path += ".part"
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @staticmethod
+    def _listed(path: str) -> bool:
+        directory, name = os.path.split(path)
+        try:
+            return name in os.listdir(directory)
+        except FileNotFoundError:
+            return False
+
+    def _read_segment(self) -> list[Frame]:
+        frames: list[Frame] = []
+        size = _CHUNK
+        self.suspect = False
+        while True:
+            data = pread_all(self._fd, size, self.offset)
+            try:
+                found, used = parse(data)
+            except CorruptRecord:
+                self.suspect = True
+                break
+            frames += found
+            self.offset += used
+            if found and found[-1].kind == _END:
+                break
+            if len(data) < size:  # the end of the file
+                self.suspect = used < len(data)
+                break
+            size = _LARGE_CHUNK
+            if not found:
+                size = _frame_size(data)
+                # A length is believed as far as the file goes: it may be late, or a bit of it may be wrong.
+                if size > os.fstat(self._fd).st_size - self.offset:
+                    self.suspect = True
+                    break
+        if self._shared and not (frames and frames[-1].kind == _END):
+            self._close_fd()
+        return frames
+
+    def _next_segment(self) -> None:
+        self._close_fd()
+        self.segment += 1
+        self.offset = 0
+
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    close = _close_fd
+
+
+def pread_all(fd: int, length: int, offset: int) -> bytes:
+    """`length` bytes from `offset` on; fewer only where the file ends."""
+    data = os.pread(fd, length, offset)
+    if len(data) == length or not data:
+        return data
+    parts = [data]
+    done = len(data)
+    while done < length:  # Linux reads at most 2 GiB at a time
+        data = os.pread(fd, length - done, offset + done)
+        if not data:
+            break
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)

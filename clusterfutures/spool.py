@@ -1,0 +1,325 @@
+"""The run directory: every file name in it, and how its whole files are written and read.
+
+Everything that two processes tell each other lies here, most of it in *logs*
+(:mod:`~clusterfutures.logs`).  A file that nobody may see a part of is written under a temporary name and
+renamed when it is whole.
+
+::
+
+    run.json                 what run this is: format, id, owner, Python
+    key                      the doorbell's secret
+    driver                   the driver's lease: a counter, where its doorbell is
+    tasks.NNNNNN             the journal: functions, tasks, what waits for what      (driver)
+    buffers/ab/<sha256>      large array buffers, once each                           (driver)
+    jobs/J/                  one job: its specification, script, scheduler ids        (driver)
+    jobs/J/I.R/in.NNNNNN     commands to the supervisor of element I, restart R       (driver)
+    jobs/J/I.R/out.NNNNNN    its events: workers started and ended                (supervisor)
+    jobs/J/I.R/S.G/in.*      assignments to the worker in slot S, generation G        (driver)
+    jobs/J/I.R/S.G/out.*     its outcomes                                             (worker)
+    jobs/J/I.R/S.G/stdout, stderr     what its tasks print                            (worker)
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import time
+
+from clusterfutures.light import NamedTuple
+from clusterfutures.logs import (
+    CorruptRecord,
+    Frame,
+    Location,
+    LogReader,
+    LogWriter,
+    parse,
+    pread_all,
+    segment_path,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+GRACE = {False: 0.5, True: 60.0}
+"""Seconds for which a file that must be there may be missing: not shared, and shared (acdirmax in nfs(5))."""
+
+
+class WorkerRef(NamedTuple):
+    """Which worker: job number, element of its array, restart of that, slot in it, generation in the slot.
+
+    Slot and generation of -1 mean the supervisor itself.
+    """
+
+    job: int
+    element: int = 0
+    restart: int = 0
+    slot: int = -1
+    generation: int = -1
+
+    def __str__(self) -> str:
+        text = f"{self.job}.{self.element}.{self.restart}"
+        return text if self.slot < 0 else f"{text}-{self.slot}.{self.generation}"
+
+    @property
+    def supervisor(self) -> WorkerRef:
+        """The supervisor that this worker belongs to."""
+        return self._replace(slot=-1, generation=-1)
+
+
+class RunDirectory:
+    """All paths of one run; nobody else formats a file name.
+
+    `shared`: processes on other machines use this directory.
+    """
+
+    def __init__(self, path: str, *, shared: bool) -> None:
+        self.path = path
+        self.shared = shared
+        self._readers: dict[int, int] = {}
+        self._buffers: set[str] = set()  # digests stored (driver) or verified (worker) by this process
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.path!r})"
+
+    # -- names ----------------------------------------------------------------------------------
+
+    @property
+    def about(self) -> str:
+        """What run this is (JSON)."""
+        return os.path.join(self.path, "run.json")
+
+    @property
+    def driver(self) -> str:
+        """The driver's lease."""
+        return os.path.join(self.path, "driver")
+
+    @property
+    def secret(self) -> str:
+        """The file of the doorbell's key."""
+        return os.path.join(self.path, "key")
+
+    @property
+    def bell(self) -> str:
+        """The doorbell's Unix socket, where a path of that length can be one."""
+        return os.path.join(self.path, "bell")
+
+    @property
+    def jobs(self) -> str:
+        """The folder of all jobs."""
+        return os.path.join(self.path, "jobs")
+
+    def job(self, job: int) -> str:
+        """The directory of one job."""
+        return os.path.join(self.jobs, str(job))
+
+    def element_log(self, job: int, element: int) -> str:
+        """What an element says before its supervisor can, as why its interpreter does not start."""
+        return os.path.join(self.job(job), f"{element}.log")
+
+    def specification(self, job: int) -> str:
+        """What the supervisors of a job have to know."""
+        return os.path.join(self.job(job), "spec")
+
+    def home(self, ref: WorkerRef) -> str:
+        """The directory of one supervisor or worker."""
+        folder = self.job(ref.job)
+        if ref.element >= 1000:
+            folder = os.path.join(folder, f"d{ref.element // 1000:03d}")
+        folder = os.path.join(folder, f"{ref.element}.{ref.restart}")
+        return folder if ref.slot < 0 else os.path.join(folder, f"{ref.slot}.{ref.generation}")
+
+    def markers(self, ref: WorkerRef) -> str:
+        """The map in which a supervisor's workers record what they are at."""
+        return os.path.join(self.home(ref.supervisor), "markers")
+
+    def stdout(self, ref: WorkerRef) -> str:
+        """What a worker's tasks printed."""
+        return os.path.join(self.home(ref), "stdout")
+
+    def stderr(self, ref: WorkerRef) -> str:
+        """What a worker's tasks wrote to standard error."""
+        return os.path.join(self.home(ref), "stderr")
+
+    def make_home(self, ref: WorkerRef) -> str:
+        """Make and return :meth:`home`; either side may be the first to need it."""
+        home = self.home(ref)
+        make_folder(home)
+        return home
+
+    # -- logs -----------------------------------------------------------------------------------
+
+    def tasks(self) -> LogWriter:
+        """The journal, for its writer."""
+        return LogWriter(self.path, "tasks", shared=self.shared)
+
+    def inbox_writer(self, ref: WorkerRef) -> LogWriter:
+        """What the driver tells `ref`."""
+        return LogWriter(self.home(ref), "in", shared=self.shared)
+
+    def inbox_reader(self, ref: WorkerRef) -> LogReader:
+        """The same, for `ref`."""
+        return LogReader(self.home(ref), "in", shared=self.shared)
+
+    def outbox_writer(self, ref: WorkerRef) -> LogWriter:
+        """What `ref` tells the driver."""
+        return LogWriter(self.home(ref), "out", shared=self.shared)
+
+    def outbox_reader(self, ref: WorkerRef) -> LogReader:
+        """The same, for the driver."""
+        return LogReader(self.home(ref), "out", shared=self.shared)
+
+    def read_task(self, place: Location) -> Frame:
+        """The journal's record at `place`, which is known to have been written: if late, it is waited for.
+
+        Raises what :meth:`_read_task` raises when it is not there after the grace.
+        """
+        deadline = time.monotonic() + GRACE[self.shared]
+        while True:
+            try:
+                return self._read_task(place)
+            except (OSError, CorruptRecord):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def _read_task(self, place: Location) -> Frame:
+        """The same, at once.
+
+        Raises OSError if the segment cannot be opened, :class:`CorruptRecord` if the record is not whole.
+        """
+        fd = self._readers.get(place.segment)
+        if fd is None:
+            path = segment_path(self.path, "tasks", place.segment)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if not self.shared:
+                self._readers[place.segment] = fd
+        try:
+            data = pread_all(fd, place.length, place.offset)
+        finally:
+            if self.shared:
+                os.close(fd)
+        frames, _ = parse(data)
+        if not frames:
+            raise CorruptRecord(f"the record at {place} is cut short")
+        return frames[0]
+
+    # -- buffers --------------------------------------------------------------------------------
+
+    def buffer(self, digest: str) -> str:
+        """The file of one large buffer, named by its SHA-256."""
+        return os.path.join(self.path, "buffers", digest[:2], digest)
+
+    def keep_buffer(self, content: memoryview) -> str:
+        """Store `content` once; returns its digest.  Raises OSError, e.g. when the disk is full."""
+        from hashlib import sha256
+
+        digest = sha256(content).hexdigest()
+        if digest not in self._buffers:
+            path = self.buffer(digest)
+            make_folder(os.path.dirname(path))
+            publish(path, content, sync=self.shared)
+            self._buffers.add(digest)
+        return digest
+
+    def fetch_buffer(self, digest: str, nbytes: int, readonly: bool) -> Any:
+        """The stored buffer, mapped copy-on-write where the file system can map, else read.
+
+        Raises :class:`CorruptRecord` if the file has another length or content.
+        """
+        with open(self.buffer(digest), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != nbytes:
+                raise CorruptRecord(f"buffer {digest} has {size} bytes instead of {nbytes}")
+            access = mmap.ACCESS_READ if readonly else mmap.ACCESS_COPY
+            content: Any
+            try:
+                content = mmap.mmap(file.fileno(), nbytes, access=access)
+            except (OSError, ValueError):
+                content = bytearray(nbytes)
+                file.readinto(content)
+                if readonly:
+                    content = memoryview(content).toreadonly()
+        if digest not in self._buffers:  # once a process: hashing costs more than mapping
+            from hashlib import sha256
+
+            if sha256(content).hexdigest() != digest:
+                raise CorruptRecord(f"buffer {digest} does not have the content that its name tells")
+            self._buffers.add(digest)
+        return content
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close cached descriptors."""
+        while self._readers:
+            os.close(self._readers.popitem()[1])
+
+    def key(self) -> bytes:
+        """The doorbell's secret; refused unless it is a file that only this user can touch."""
+        return read_private(self.secret)
+
+    def check(self) -> None:
+        """Raise PermissionError unless the directory is this user's alone: a pickle is code."""
+        _check_private(self.path, os.lstat(self.path), stat.S_ISDIR)
+
+
+def make_folder(path: str) -> None:
+    """Make a folder for this user alone, and its parents; nothing happens if it is there."""
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        make_folder(parent)  # os.makedirs would give parents whatever mode the umask leaves
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def publish(path: str, content: Any, *, sync: bool) -> None:
+    """Write a whole file so that nobody ever sees a part of it: unique temporary name, then replace."""
+    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.part"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(content).cast("B")
+            while view:
+                view = view[os.write(fd, view) :]
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_private(path: str) -> bytes:
+    """The content of a file that must be this user's own; PermissionError if it can be another's."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PermissionError(f"{path} is a symbolic link; refusing it") from error
+        raise
+    try:
+        info = os.fstat(fd)
+        _check_private(path, info, stat.S_ISREG)
+        return pread_all(fd, info.st_size, 0)
+    finally:
+        os.close(fd)
+
+
+def _check_private(path: str, info: os.stat_result, kind: Any) -> None:
+    if not kind(info.st_mode):
+        raise PermissionError(f"{path} is a symbolic link or not of the kind expected; refusing it")
+    if info.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {info.st_uid}, not to {os.geteuid()}; refusing it")
+    if info.st_mode & 0o077:
+        raise PermissionError(f"{path} is open to others (mode {info.st_mode & 0o777:o}); refusing it")
+
+
+__all__ = ["GRACE", "RunDirectory", "WorkerRef", "make_folder", "publish", "read_private"]
