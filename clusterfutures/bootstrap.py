@@ -1,0 +1,30 @@
+# The first thing that runs in an allocation.  It is started by its path with whatever interpreter the user
+# named, so it must be readable by any Python, and it says at once what is wrong with that one.
+import sys
+
+
+def main():  # type: ignore[no-untyped-def]
+    version, run_dir, job, index, restart = sys.argv[1:6]
+    found = "%d.%d" % sys.version_info[:2]
+    if found != version:
+        sys.exit(
+            "clusterfutures: the worker's Python is %s (%s), but the program that submits runs Python %s; "
+            "functions can only travel between equal versions. Give the same one with python=..."
+            % (found, sys.executable, version)
+        )
+    package = sys.path.pop(0)  # the package's own folder: its modules must not be importable by bare name
+    parent = package.rpartition("/")[0]
+    if parent not in sys.path:
+        sys.path.append(parent)
+    try:
+        from clusterfutures import supervisor
+    except ImportError as error:
+        sys.exit(
+            "clusterfutures: the worker's Python (%s) cannot import clusterfutures or what it needs: %s"
+            % (sys.executable, error)
+        )
+    sys.exit(supervisor.main(run_dir, int(job), int(index), int(restart)))
+
+
+if __name__ == "__main__":
+    main()  # type: ignore[no-untyped-call]

@@ -1,0 +1,46 @@
+"""What the supervisors and workers of a job have to know, as one file in the run directory."""
+
+from __future__ import annotations
+
+from clusterfutures import payload
+from clusterfutures.light import NamedTuple
+from clusterfutures.logs import CorruptRecord, Location, frame, parse
+from clusterfutures.spool import RunDirectory, publish
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+
+class Specification(NamedTuple):
+    """Plain data; written once a job, before it is submitted.
+
+    `workers` is how many to start at first; `max_tasks` ends a worker after so many tasks (0: never);
+    `initializer` is None, or where its function and its arguments stand in the journal; `orphan` ("kill",
+    "drain" or "keep") says what happens `orphan_timeout` seconds after the driver was last heard of;
+    `authkey` is that of the driver's `multiprocessing`, empty if it has no managers.
+    """
+
+    run_id: str
+    shared: bool
+    workers: int
+    max_tasks: int
+    initializer: Optional[tuple[Location, Location]]
+    sys_path: list[str]
+    orphan: str
+    orphan_timeout: float
+    job_id: str
+    authkey: bytes = b""
+
+    def write(self, run: RunDirectory, job: int) -> None:
+        """Publish it as the specification of `job`."""
+        publish(run.specification(job), frame(1, payload.dumps_result(tuple(self))), sync=run.shared)
+
+    @classmethod
+    def read(cls, run: RunDirectory, job: int) -> Specification:
+        """The specification of `job`; OSError or CorruptRecord if it is not there."""
+        with open(run.specification(job), "rb") as file:
+            frames, _ = parse(file.read())
+        if not frames:
+            raise CorruptRecord(f"{run.specification(job)} is cut short")
+        return cls(*payload.loads_result(frames[0].body))

@@ -1,0 +1,307 @@
+"""The small process that stands over the workers of one allocation.
+
+It forks the workers, so that a new one costs milliseconds and the place in the queue is kept; reports at once
+how one ended and what it was running; ends a task that is asked to end or takes too long; and ends
+everything when it is told to or is told that the allocation ends.  It never runs a user's code.
+
+It has a single thread: that is what makes forking from it safe.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import sys
+import time
+
+from clusterfutures import context, payload
+from clusterfutures.light import signal
+from clusterfutures.link import Link
+from clusterfutures.records import (
+    ASKED,
+    ENDED,
+    GAVE_UP,
+    KILL,
+    NUMBER,
+    OWN,
+    STARTED,
+    STOP,
+    TIMED_OUT,
+    WANT,
+    Ended,
+    Kill,
+    Started,
+)
+from clusterfutures.specification import Specification
+from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.worker import ALARM, FAILED, RUNS, Marker, Worker
+
+SLOTS = 4096  # places in the map of markers; more than any machine has cores
+FAILED_STARTS = 3  # in a row, before it gives up
+TERM_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
+_WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
+
+
+class Child:
+    """A worker that lives."""
+
+    def __init__(self, ref: WorkerRef, pid: int) -> None:
+        self.ref = ref
+        self.pid = pid
+        self.reason = OWN
+
+
+class Supervisor:
+    """Keeps `want` workers alive in its slots."""
+
+    def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification) -> None:
+        self._run, self._ref, self._spec = run, ref, spec
+        self._link = Link(run, ref, spec.orphan_timeout)
+        self._memory = self._map()
+        self._children: dict[int, Child] = {}  # by slot
+        self._generations: dict[int, int] = {}
+        self._want = spec.workers
+        self._failed_starts = 0
+        self._stopping = 0.0  # when SIGKILL follows SIGTERM, once it stops
+        self._signals = os.pipe()
+        for fd in self._signals:
+            os.set_blocking(fd, False)
+
+    def _map(self) -> mmap.mmap:
+        """The workers' markers, in a file: they outlive even a supervisor that is killed with them."""
+        size = SLOTS * Marker.STRUCT.size
+        fd = os.open(self._run.markers(self._ref), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, size)
+            return mmap.mmap(fd, size)
+        except (OSError, ValueError):
+            return mmap.mmap(-1, size)  # a file system that cannot map: shared by inheritance all the same
+        finally:
+            os.close(fd)
+
+    def run(self) -> Worker | None:
+        """Stand over the workers until told to stop.  Returns in each forked worker, too, with its work."""
+        signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
+        for number in _WAKERS:
+            signal.signal(number, self._note)
+        while True:
+            self._reap()
+            for kind, body in self._link.wait(0):
+                self._obey(kind, body)
+            worker = self._refill()
+            if worker is not None:
+                return worker
+            self._enforce_deadlines()
+            if self._finished():
+                return None
+            self._sleep()
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def _refill(self) -> Worker | None:
+        """Fork what is missing; returns the worker in the child, None in the supervisor."""
+        slot = 0
+        while len(self._children) < self._want and not self._stopping:
+            while slot in self._children:
+                slot += 1
+            generation = self._generations.get(slot, -1) + 1
+            ref = self._ref._replace(slot=slot, generation=generation)
+            home = self._run.make_home(ref)
+            Marker(self._memory, slot).set(0, 0.0, 0)
+            pid = os.fork()
+            if pid == 0:
+                return self._become(ref, home)
+            self._generations[slot] = generation
+            self._children[slot] = Child(ref, pid)
+            self._link.tell(STARTED, Started(slot, generation, pid).pack())
+        return None
+
+    def _become(self, ref: WorkerRef, home: str) -> Worker:
+        """In the child: leave everything of the supervisor behind."""
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in _WAKERS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for fd in self._signals:
+            os.close(fd)
+        self._link.abandon()
+        _redirect(home)
+        return Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for slot, child in list(self._children.items()):
+                if child.pid == pid:
+                    self._bury(slot, child, status)
+
+    def _bury(self, slot: int, child: Child, status: int) -> None:
+        task, _, state = Marker(self._memory, slot).get()
+        del self._children[slot]
+        if status:
+            _signal_group(child.pid, signal.SIGKILL, alone=False)  # what the task started goes with it
+        if state == RUNS:
+            self._failed_starts = 0
+        elif child.reason == OWN and not self._stopping:
+            self._failed_starts += 1
+        self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())
+        if state == FAILED or self._failed_starts >= FAILED_STARTS:
+            self._want = 0
+            if state != FAILED:
+                text = f"{self._failed_starts} workers in a row ended before they were ready"
+                self._link.tell(GAVE_UP, text.encode())
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for slot, child in self._children.items():
+            task, deadline, _ = Marker(self._memory, slot).get()
+            if task and deadline and now >= deadline and child.reason == OWN:
+                self._end_task(child, task, TIMED_OUT)
+
+    def _end_task(self, child: Child, task: int, reason: int) -> None:
+        """Kill a worker if it runs this very task: stopped first, so that it cannot move on meanwhile."""
+        os.kill(child.pid, signal.SIGSTOP)
+        if not _stopped(child.pid):
+            return  # dead, which will be found, or out of reach of any signal: the next look tries again
+        current, deadline, _ = Marker(self._memory, child.ref.slot).get()
+        if current == task and (reason != TIMED_OUT or deadline <= time.monotonic()):
+            child.reason = reason
+            _signal_group(child.pid, signal.SIGKILL)
+        else:
+            os.kill(child.pid, signal.SIGCONT)
+
+    # -- commands -------------------------------------------------------------------------------
+
+    def _obey(self, kind: int, body: bytes) -> None:
+        if kind == WANT:
+            (self._want,) = NUMBER.unpack(body)
+        elif kind == KILL:
+            self._kill(Kill.unpack(body))
+        elif kind == STOP:
+            self._stop()
+
+    def _kill(self, order: Kill) -> None:
+        child = self._children.get(order.slot)
+        if child is None or child.ref.generation != order.generation:
+            return
+        if order.task:
+            self._end_task(child, order.task, ASKED)
+        else:
+            child.reason = ASKED
+            _signal_group(child.pid, order.signal)
+
+    def _stop(self) -> None:
+        if not self._stopping:
+            self._stopping = time.monotonic() + TERM_GRACE
+            for child in self._children.values():
+                child.reason = ASKED
+                _signal_group(child.pid, signal.SIGTERM)
+
+    def _finished(self) -> bool:
+        if self._stopping and time.monotonic() >= self._stopping:
+            for child in self._children.values():
+                _signal_group(child.pid, signal.SIGKILL)
+        if not self._stopping and self._link.orphaned():
+            self._want = 0
+            for child in self._children.values():
+                _signal_group(child.pid, signal.SIGCONT)  # one that is stopped could never leave
+            if self._spec.orphan == "kill":
+                self._stop()
+        return not self._children and (self._want == 0 or bool(self._stopping))
+
+    # -- waiting --------------------------------------------------------------------------------
+
+    def _sleep(self) -> None:
+        deadlines = [Marker(self._memory, slot).get()[1] for slot in self._children]
+        until = min((d for d in deadlines if d), default=0.0)
+        timeout = self._link.pause(IDLE_LOOK)
+        if until:
+            timeout = min(timeout, max(until - time.monotonic(), 0.0))
+        if self._stopping:
+            timeout = min(timeout, 0.1)
+        waiting = [self._signals[0]]
+        if self._link.fileno() >= 0:
+            waiting.append(self._link.fileno())
+        ready, _, _ = select.select(waiting, [], [], timeout)
+        if self._signals[0] in ready and signal.SIGTERM in os.read(self._signals[0], 4096):
+            self._stop()
+
+    @staticmethod
+    def _note(number: int, stack: object) -> None:
+        """The wake-up pipe carries the number; Python wants a handler beside it."""
+
+    def close(self) -> None:
+        """Tell the driver everything, and close."""
+        self._link.ring()
+        self._link.close()
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a child that was sent SIGSTOP has stopped; it is given a moment, and no more."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        time.sleep(0.002)
+        return True
+    for _ in range(20):
+        # WNOWAIT: should it have died, it is for `_reap` to bury.
+        info = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if info is not None:
+            return info.si_code == os.CLD_STOPPED
+        time.sleep(0.001)
+    return False
+
+
+def _redirect(home: str) -> None:
+    """Standard streams of a worker: nothing to read, one file each to write."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for target, name in ((1, "stdout"), (2, "stderr")):
+        path = os.path.join(home, name)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(fd, target)
+        os.close(fd)
+    # Line by line, so that what a task printed is there when it is killed.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _signal_group(pid: int, number: int, alone: bool = True) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        if not alone:
+            return  # the process is buried, and its number may be another's by now
+        try:
+            os.kill(pid, number)  # it has not made its group yet
+        except ProcessLookupError:
+            pass  # it is gone, which is what was wanted
+
+
+def main(run_dir: str, job: int, index: int, restart: int) -> int:
+    """Run the supervisor of one element of a job, and in the forked workers their work."""
+    ref = WorkerRef(job, index, restart)
+    probe = RunDirectory(run_dir, shared=False)
+    probe.check()
+    spec = Specification.read(probe, job)
+    run = RunDirectory(run_dir, shared=spec.shared)
+    run.make_home(ref)
+    sys.path[:] = spec.sys_path + [entry for entry in sys.path if entry not in spec.sys_path]
+    supervisor = Supervisor(run, ref, spec)
+    worker = supervisor.run()
+    if worker is None:
+        supervisor.close()
+        return 0
+    payload.install_main()
+    context.install(worker)
+    if spec.authkey:
+        from multiprocessing.process import current_process
+
+        current_process().authkey = spec.authkey
+    return worker.run()

@@ -1,0 +1,351 @@
+"""The supervisor: real processes against a driver's side made of logs (see `tests.test_worker.Site`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clusterfutures import bootstrap
+from clusterfutures.logs import frame
+from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, STARTED, STOP, TIMED_OUT, Ended
+from clusterfutures.spool import WorkerRef
+from clusterfutures.supervisor import Child, Supervisor
+from clusterfutures.worker import RUNS, Marker
+from tests.support import wait_until
+from tests.test_worker import SUPERVISOR, WORKER, Site, gone, make_site, site, tasks
+
+__all__ = ["make_site", "site", "tasks"]
+
+
+def slot(number: int, generation: int = 0) -> WorkerRef:
+    return WORKER._replace(slot=number, generation=generation)
+
+
+# ---- keeping workers ----------------------------------------------------------------------------
+
+
+def test_it_starts_as_many_as_are_wanted(site: Site) -> None:
+    site.start(workers=2)
+    pids = {site.ready(slot(number)).pid for number in (0, 1)}
+    assert pids == {one.pid for one in site.started(2)}
+    site.want(4)
+    pids |= {site.ready(slot(number)).pid for number in (2, 3)}
+    assert len(pids) == 4
+    assert [(one.slot, one.generation) for one in site.started(4)] == [(n, 0) for n in range(4)]
+
+
+def test_fewer_wanted_ends_nobody(site: Site) -> None:
+    site.start(workers=2)
+    site.ready(slot(1))
+    site.want(1)
+    for number in (0, 1):
+        site.assign(site.tasks.double, number, ref=slot(number))
+        assert site.outcomes(1, slot(number))[0][2] == 2 * number
+    site.kill(ref=slot(1))
+    assert site.ended(1)[0].slot == 1
+    site.assign(site.tasks.double, 5)
+    assert site.outcomes(2)[1][2] == 10
+    assert len(site.started(2)) == 2, "and nobody comes in its place"
+
+
+def test_nobody_wanted_and_nobody_left_is_the_end(site: Site) -> None:
+    site.start()
+    site.ready()
+    site.want(0)
+    site.kill(number=signal.SIGTERM)
+    assert site.exit_code() == 0
+    assert [kind for kind, _ in site.hear(SUPERVISOR, final=True)] == [STARTED, ENDED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_signal_is_reported_with_its_task_and_the_worker_replaced(site: Site, number: int) -> None:
+    site.start()
+    site.assign(site.tasks.double, 1)
+    [culprit, _] = site.assign(site.tasks.die, number, number)
+    [ended] = site.ended(1)
+    assert os.WTERMSIG(ended.status) == number
+    assert (ended.task, ended.reason, ended.generation) == (culprit + 1, OWN, 0)
+    assert len(site.outcomes(1)) == 1
+    second = slot(0, 1)
+    site.assign(site.tasks.double, 21, ref=second)
+    assert site.outcomes(1, second)[0][2] == 42
+
+
+def test_an_exit_is_reported_with_its_code(site: Site) -> None:
+    site.start()
+    [culprit] = site.assign(site.tasks.leave, 7)
+    [ended] = site.ended(1)
+    assert os.WIFEXITED(ended.status)
+    assert os.WEXITSTATUS(ended.status) == 7
+    assert ended.task == culprit + 1
+
+
+def test_a_death_is_its_own(site: Site) -> None:
+    site.start(workers=3)
+    gate = site.gate()
+    site.assign(site.tasks.wait_for, gate, ref=slot(1))
+    pid = site.running(gate)
+    site.assign(site.tasks.die, signal.SIGKILL, ref=slot(0))
+    site.assign(site.tasks.die, signal.SIGSEGV, ref=slot(2))
+    assert {one.slot for one in site.ended(2)} == {0, 2}
+    assert not gone(pid)
+    site.open(gate)
+    assert site.outcomes(1, slot(1))[0][2] == gate
+    assert site.ready(slot(0, 1)).pid != site.ready(slot(2, 1)).pid
+
+
+def test_many_deaths_are_many_generations(site: Site) -> None:
+    site.start()
+    for generation in range(8):
+        ref = slot(0, generation)
+        [culprit] = site.assign(site.tasks.die, signal.SIGKILL, ref=ref)
+        ended = site.ended(generation + 1)[-1]
+        assert (ended.generation, ended.task) == (generation, culprit + 1)
+    assert GAVE_UP not in [kind for kind, _ in site.hear(SUPERVISOR)], "each was ready before"
+
+
+def test_what_a_task_started_does_not_outlive_it(site: Site) -> None:
+    site.start()
+    gate = site.gate()
+    site.assign(site.tasks.with_child, gate)
+    pid = site.running(gate)
+    child = int(Path(gate + ".child").read_text())
+    os.kill(pid, signal.SIGKILL)
+    site.ended(1)
+    wait_until(lambda: gone(child), describe=site.state)
+
+
+# ---- killing ------------------------------------------------------------------------------------
+
+
+def test_the_running_task_is_killed(site: Site) -> None:
+    site.start(workers=2)
+    gate, other = site.gate(), site.gate("other")
+    site.assign(site.tasks.wait_for, other, ref=slot(1))
+    [culprit, _] = site.assign(site.tasks.wait_for, gate, other)
+    site.running(gate)
+    neighbour = site.running(other)
+    site.kill(culprit)
+    assert site.ended(1) == [Ended(0, 0, signal.SIGKILL, culprit + 1, ASKED)]
+    assert not gone(neighbour)
+    site.open(other)
+    assert site.outcomes(1, slot(1))[0][2] == other
+
+
+def test_another_task_than_the_running_one_is_not_killed(site: Site) -> None:
+    site.start()
+    gate = site.gate()
+    [done] = site.assign(site.tasks.double, 1)
+    [running, queued] = site.assign(site.tasks.wait_for, gate, gate)
+    pid = site.running(gate)
+    for task in (done, queued, running + 1000):
+        site.kill(task)
+    site.kill(running, ref=slot(0, 1))
+    site.kill(running, ref=slot(3))
+    site.want(2)
+    site.ready(slot(1))  # by now all of that has been read
+    assert not gone(pid)
+    site.open(gate)
+    assert [number for number, _, _ in site.outcomes(3)] == [done, running, queued]
+    assert not site.ended(0)
+
+
+def test_a_whole_worker_is_killed(site: Site) -> None:
+    site.start()
+    site.ready()
+    site.kill(number=signal.SIGTERM)
+    assert site.ended(1) == [Ended(0, 0, signal.SIGTERM, 0, ASKED)]
+    site.ready(slot(0, 1))
+
+
+def test_a_kill_hits_no_task_but_the_one_that_was_meant(site: Site) -> None:
+    """A worker in a rush, on another processor: it must have come to rest before it is looked at."""
+    site.run.make_home(SUPERVISOR)
+    keeper = Supervisor(site.run, SUPERVISOR, site.specification)
+    marker = Marker(keeper._memory, 0)
+    found = []
+    for _ in range(60):
+        marker.set(1, 0.0, RUNS)
+        pid = os.fork()
+        if pid == 0:
+            while True:
+                for task in (1, 2, 3):
+                    marker.set(task, 0.0, RUNS)
+        child = Child(WORKER, pid)
+        while child.reason != ASKED:
+            before = marker.get()
+            wait_until(lambda before=before: marker.get() != before, interval=0)  # type: ignore[misc]
+            keeper._end_task(child, 2, ASKED)
+        os.waitpid(pid, 0)
+        found.append(marker.get()[0])
+    keeper.close()
+    assert found == [2] * 60
+
+
+# ---- deadlines ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bell", [False, True], ids=["polling", "bell"])
+def test_a_task_that_takes_too_long(make_site: Callable[..., Site], bell: bool) -> None:
+    site = make_site(bell=bell)
+    site.start()
+    gate = site.gate()
+    numbers = site.assign(site.tasks.wait_for, site.opened(), site.opened(), gate, timeout=0.3)
+    [ended] = site.ended(1)
+    assert (ended.task, ended.reason) == (numbers[2] + 1, TIMED_OUT)
+    assert os.WTERMSIG(ended.status) == signal.SIGKILL
+    assert len(site.outcomes(2)) == 2
+    site.ready(slot(0, 1))
+
+
+def test_deadlines_are_each_tasks_own(site: Site) -> None:
+    site.start(workers=2)
+    gate, slow = site.gate(), site.gate("slow")
+    site.assign(site.tasks.wait_for, gate, timeout=500.0)
+    [culprit] = site.assign(site.tasks.wait_for, slow, ref=slot(1), timeout=0.2)
+    site.running(gate)
+    assert site.ended(1)[0].task == culprit + 1
+    site.open(gate)
+    assert site.outcomes(1)[0][2] == gate
+    site.assign(time.sleep, *[0.3] * 5, timeout=1.4)
+    assert len(site.outcomes(6)) == 6, "each of them has that long, not all together"
+    assert len(site.ended(1)) == 1
+
+
+# ---- giving up ----------------------------------------------------------------------------------
+
+
+def test_three_failed_starts_in_a_row(site: Site) -> None:
+    path = site.gate("lines")
+    site.start(initializer=site.initializer(site.tasks.start, path, range(1, 1000)))
+    assert b"3 workers" in site.heard(SUPERVISOR, GAVE_UP)[0]
+    assert site.exit_code() == 0
+    assert len(Path(path).read_text().splitlines()) == 3
+    assert [os.WEXITSTATUS(one.status) for one in site.ended(3)] == [3, 3, 3]
+    assert [one.task for one in site.ended(3)] == [0, 0, 0]
+
+
+def test_two_failed_starts_are_forgiven_each_time(site: Site) -> None:
+    path = site.gate("lines")
+    site.start(initializer=site.initializer(site.tasks.start, path, [1, 2, 4, 5]))
+    site.ready(slot(0, 2))
+    site.kill(ref=slot(0, 2))
+    last = slot(0, 5)
+    site.assign(site.tasks.double, 4, ref=last)
+    assert site.outcomes(1, last)[0][2] == 8
+    assert [one.generation for one in site.ended(5)] == [0, 1, 2, 3, 4]
+    assert GAVE_UP not in [kind for kind, _ in site.hear(SUPERVISOR)]
+
+
+# ---- the end of everything ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["STOP", "SIGTERM"])
+def test_everything_ends(site: Site, how: str) -> None:
+    site.start(workers=3)
+    gates = [site.gate(name) for name in ("a", "b")]
+    site.assign(site.tasks.stubborn, gates[0])
+    site.assign(site.tasks.with_child, gates[1], ref=slot(1))
+    site.ready(slot(2))
+    pids = [site.running(gate) for gate in gates]
+    child = int(Path(gates[1] + ".child").read_text())
+    assert site.process is not None
+    if how == "STOP":
+        site.tell(SUPERVISOR, frame(STOP, b""))
+    else:
+        site.process.send_signal(signal.SIGTERM)
+    assert site.exit_code() == 0
+    ended = {one.slot: one for one in site.ended(3)}
+    assert [ended[n].reason for n in range(3)] == [ASKED] * 3
+    assert [os.WTERMSIG(ended[n].status) for n in range(3)] == [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGTERM,
+    ]
+    assert ended[2].task == 0
+    for pid in (*pids, child):
+        wait_until(lambda pid=pid: gone(pid), describe=site.state)  # type: ignore[misc]
+    assert len(site.started(3)) == 3, "and nobody was replaced"
+
+
+def test_an_interrupt_is_the_drivers_business(site: Site) -> None:
+    site.start()
+    site.ready()
+    assert site.process is not None
+    site.process.send_signal(signal.SIGINT)
+    site.assign(site.tasks.double, 4)
+    assert site.outcomes(1)[0][2] == 8
+
+
+def test_orphans_that_are_to_be_killed(site: Site) -> None:
+    site.start(orphan="kill", orphan_timeout=0.5)
+    gate = site.gate()
+    [culprit] = site.assign(site.tasks.wait_for, gate)
+    site.running(gate)
+    assert site.exit_code() == 0
+    assert (site.ended(1)[0].task, site.ended(1)[0].reason) == (culprit + 1, ASKED)
+
+
+# ---- starting -----------------------------------------------------------------------------------
+
+
+def start_by_hand(site: Site, version: str | None = None, job: str = "0") -> tuple[int, str]:
+    version = version or "{}.{}".format(*sys.version_info[:2])
+    command = [sys.executable, bootstrap.__file__, version, site.run.path, job, "0", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=site.directory)
+    return done.returncode, done.stderr
+
+
+def test_another_python_says_both_versions(site: Site) -> None:
+    code, text = start_by_hand(site, "2.6")
+    assert code == 1
+    assert "2.6" in text
+    assert "{}.{}".format(*sys.version_info[:2]) in text
+    assert sys.executable in text
+    assert "Traceback" not in text
+
+
+def test_a_directory_that_others_can_write_is_refused(site: Site) -> None:
+    site.specification.write(site.run, 0)
+    os.chmod(site.run.path, 0o777)
+    code, text = start_by_hand(site)
+    os.chmod(site.run.path, 0o700)
+    assert code != 0
+    assert "PermissionError" in text
+    assert "777" in text
+
+
+def test_no_specification_is_an_error(site: Site) -> None:
+    code, text = start_by_hand(site, job="5")
+    assert code != 0
+    assert "spec" in text
+
+
+def test_a_damaged_specification_is_an_error(site: Site) -> None:
+    site.specification.write(site.run, 0)
+    path = Path(site.run.specification(0))
+    path.write_bytes(path.read_bytes()[:-1])
+    code, text = start_by_hand(site)
+    assert code != 0
+    assert "CorruptRecord" in text
+
+
+def test_the_drivers_path_is_the_workers(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "b 'ad\n name"
+    folder.mkdir()
+    (folder / "only_here.py").write_text("def answer(_):\n    return 42\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        import only_here  # type: ignore[import-not-found]
+
+        site.start(sys_path=[str(folder), *site.specification.sys_path])
+        site.assign(only_here.answer, 0)
+        assert site.outcomes(1)[0][2] == 42
+        del sys.modules["only_here"]
