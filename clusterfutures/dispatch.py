@@ -1,0 +1,600 @@
+"""From tasks to inboxes, and from outcomes to futures: the one place with state.
+
+A task is *fresh* (submitted, not yet written), *pending* (written, not assigned), *assigned* (in the inbox of
+one worker) or settled.  Tasks that wait for futures are *waiting* until those are done, and then fresh.  The
+driver alone assigns, so no two processes ever race for a task.
+
+Two locks: `_lock` guards the state and is held for microseconds; `_io` is held by the one thread that writes
+to the logs.  `_io` is taken first.  Futures are resolved with neither held, since that runs callbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, Optional
+
+from clusterfutures.errors import OutcomeNotWritten, TaskKilled, twin_of
+from clusterfutures.futures import ClusterFuture, FutureSink, Piece, Printed, Raised, Row, Settled, Sink
+from clusterfutures.journal import BATCH_TASKS, Fresh, Function, Journal, Policy, Run
+from clusterfutures.logs import LogWriter, frame
+from clusterfutures.obituary import Post, worker_lost
+from clusterfutures.records import (
+    ASKED,
+    ASSIGN,
+    GIVEN,
+    LEAVE,
+    OUTCOME_HEAD,
+    RAISED,
+    RECALL,
+    Assign,
+    Cost,
+    Ended,
+)
+from clusterfutures.roster import Bundle, Member, Roster, without
+from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.waiting import WaitingRoom
+
+log = logging.getLogger("clusterfutures")
+
+
+class Dispatcher:
+    """All tasks of one run.
+
+    `ring` is called with a worker after something was written to its inbox, `wake` when a thread other than
+    the watching one has left work for it.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        max_workers: int,
+        max_tasks: int,
+        ring: Callable[[WorkerRef, LogWriter], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.run = run
+        self.hold: Optional[object] = None  # keeps the run's directory; each future has it, too
+        self.journal = Journal(run)
+        self.max_workers = max_workers
+        self._ring, self._wake = ring, wake
+        self._lock = threading.Lock()
+        self._io = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # the number of active workers
+        self._next = 0
+        self._fresh: list[Fresh] = []
+        self._waiting = WaitingRoom(self.journal.keep, self._waited, self._waited_in_vain)
+        self._roster = Roster(max_tasks)
+        self._futures = FutureSink()
+        self._doomed: dict[int, ClusterFuture[Any]] = {}  # to be killed
+        self._settled: list[Settled] = []  # of the watching thread
+        self._sweep = False  # some pending futures may have been cancelled
+        self._demand = 0  # workers asked for by the user rather than by tasks
+        self.deaf = False  # no doorbell: the watching thread must be told that there is something to look for
+        self.unfinished = 0
+        self.failures = 0  # tasks that ended in an error
+        self.closing = False
+        self.broken: Optional[BaseException] = None
+
+    # -- submitting (any thread) ----------------------------------------------------------------
+
+    def add(
+        self, style: int, function: Function, body: bytes, parents: list[Future[Any]], policy: Policy
+    ) -> ClusterFuture[Any]:
+        """One task with a future."""
+        future: ClusterFuture[Any] = ClusterFuture(self)
+        at_once = False
+        with self._lock:
+            number = future.task = self._enter(1)
+            self._futures.futures[number] = future
+            if not parents:
+                # A lone call for an idle worker is fastest without another thread.
+                at_once = not self._fresh and self.unfinished <= len(self._roster.members)
+                self._append(number, style, function, body, policy)
+        if parents:
+            self._wait_for(Fresh(number, style, function, [body], self._futures, policy), parents)
+        elif not (at_once and self.try_pump()) or self.deaf:
+            self._wake()
+        return future
+
+    def _append(self, number: int, style: int, function: Function, body: bytes, policy: Policy) -> None:
+        """One more fresh task; neighbours of a kind share one object, which spares the garbage collector."""
+        last = self._fresh[-1] if self._fresh else None
+        if (
+            last is not None
+            and last.function is function
+            and last.sink is self._futures
+            and last.policy is policy
+            and last.first + len(last.bodies) == number
+            and len(last.bodies) < BATCH_TASKS
+        ):
+            last.bodies.append(body)
+        else:
+            self._fresh.append(Fresh(number, style, function, [body], self._futures, policy))
+
+    def add_items(
+        self, row: Row, style: int, function: Function, bodies: list[bytes], policy: Policy
+    ) -> None:
+        """Items of a map, whose results go into `row`."""
+        with self._lock:
+            first = self._enter(len(bodies))
+            piece = row.piece(first, len(bodies))
+            self._fresh.append(Fresh(first, style, function, bodies, piece, policy))
+        self._wake()
+
+    def add_waiting_item(
+        self,
+        row: Row,
+        style: int,
+        function: Function,
+        body: bytes,
+        parents: list[Future[Any]],
+        policy: Policy,
+    ) -> None:
+        """An item of a map that has futures in it."""
+        with self._lock:
+            number = self._enter(1)
+            piece = row.piece(number, 1)
+        self._wait_for(Fresh(number, style, function, [body], piece, policy), parents)
+
+    def _enter(self, count: int) -> int:
+        """Numbers for `count` tasks; returns the first."""
+        self.check_open()
+        number = self._next
+        self._next += count
+        self.unfinished += count
+        return number
+
+    def check_open(self) -> None:
+        """Raise what `submit` raises when nothing more is taken."""
+        if self.broken is not None:
+            raise twin_of(self.broken)
+        if self.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def flush(self) -> None:
+        """Return when every task submitted so far is in the run directory."""
+        with self._io:
+            self._write_fresh()
+
+    def note_cancelled(self) -> None:
+        """Some future was cancelled."""
+        self._sweep = True
+        self._wake()
+
+    # -- waiting for futures --------------------------------------------------------------------
+
+    def _wait_for(self, fresh: Fresh, parents: list[Future[Any]]) -> None:
+        try:
+            numbers = [self._number_of(parent) + 1 for parent in parents]
+            self.journal.waiting(fresh.first, fresh.style, fresh.function, fresh.bodies[0], numbers)
+        except OSError as error:
+            self._fail(fresh.sink, [fresh.first], error)
+            return
+        self._waiting.enter(fresh, parents)
+        self._wake()  # to publish what was written
+
+    def _number_of(self, future: Future[Any]) -> int:
+        """The task number of a future of this run, -1 for any other."""
+        if isinstance(future, ClusterFuture) and future._dispatcher is self and future.task is not None:
+            return future.task
+        return -1
+
+    def _waited(self, fresh: Fresh) -> None:
+        with self._lock:
+            self._fresh.append(fresh)
+        self._wake()
+
+    def _waited_in_vain(self, fresh: Fresh, error: BaseException) -> None:
+        self._fail(fresh.sink, [fresh.first], error)
+
+    # -- writing (one thread at a time) ---------------------------------------------------------
+
+    def try_pump(self) -> bool:
+        """:meth:`pump`, unless another thread is at it."""
+        if not self._io.acquire(False):
+            return False
+        try:
+            self._pump()
+        finally:
+            self._io.release()
+        return True
+
+    def pump(self) -> None:
+        """Write what is fresh, and assign what is pending to whoever can take it."""
+        if self._fresh or self._sweep or self.unfinished:
+            with self._io:
+                self._pump()
+
+    def _pump(self) -> None:
+        self._write_fresh()
+        with self._lock:
+            swept = self._drop_cancelled() if self._sweep else []
+            bundles = self._roster.deal()
+            recalls = self._roster.recalls()
+            for bundle in bundles:
+                swept += bundle.cancelled
+            self.unfinished -= len(swept)
+        for bundle in bundles:
+            self._assign(bundle)
+        for member in recalls:
+            self._recall(member)
+        try:
+            self.journal.cancelled(swept)
+            self.journal.publish()
+        except OSError as error:
+            log.warning("could not write which tasks wait or were cancelled: %s", error)
+
+    def _recall(self, member: Member) -> None:
+        try:
+            self._send(member, frame(RECALL, b""))
+        except OSError as error:
+            member.recalled = False  # its tasks go on waiting where they are; the next turn tries again
+            log.warning("could not ask worker %s for its tasks: %s", member.ref, error)
+
+    def _write_fresh(self) -> None:
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+        if not fresh:
+            return
+        try:
+            runs = self.journal.write(fresh)
+            self.journal.publish()
+        except OSError:
+            runs = self._write_singly(fresh)
+        with self._lock:
+            self._roster.append(runs)
+
+    def _write_singly(self, fresh: Sequence[Fresh]) -> list[Run]:
+        """They could not be written together; only those that cannot be written alone fail."""
+        runs: list[Run] = []
+        for item in fresh:
+            for index, body in enumerate(item.bodies):
+                try:
+                    runs += self.journal.write([item._replace(first=item.first + index, bodies=[body])])
+                    self.journal.publish()
+                except OSError as error:
+                    self._fail(item.sink, [item.first + index], error)
+        return runs
+
+    def _assign(self, bundle: Bundle) -> None:
+        if not bundle.runs:
+            return
+        frames = []
+        for run in bundle.runs:
+            order = Assign(run.place, run.first, run.start, run.count, run.attempt, run.policy.timeout).pack()
+            frames.append(frame(GIVEN, order + run.batch) if run.batch else frame(ASSIGN, order))
+        try:
+            self._send(bundle.member, b"".join(frames))
+        except OSError as error:
+            with self._lock:
+                for run in bundle.runs:
+                    bundle.member.assigned.remove(run)
+            for run in bundle.runs:
+                self._fail(run.sink, range(run.first, run.first + run.count), error)
+
+    def _send(self, member: Member, data: bytes) -> None:
+        member.inbox.write(data)
+        member.inbox.publish()
+        self._ring(member.ref, member.inbox)
+
+    def _drop_cancelled(self) -> list[int]:
+        self._sweep = False
+        gone: list[int] = []
+        for run in self._roster.take_all():
+            cancelled = run.sink.sweep(run.first, run.count)
+            gone += cancelled
+            self._roster.append(list(without(run, cancelled)))
+        return gone + self._waiting.sweep()
+
+    # -- what workers tell (watching thread) ----------------------------------------------------
+
+    def joined(self, ref: WorkerRef, post: Post) -> None:
+        """A worker was started."""
+        with self._lock:
+            if ref not in self._roster.members:
+                self._roster.members[ref] = Member(ref, self.run.inbox_writer(ref), post)
+
+    def ready(self, ref: WorkerRef, post: Post) -> None:
+        """A worker, at `post`, can take tasks."""
+        self.joined(ref, post)
+        with self._changed:
+            member = self._roster.members[ref]
+            member.post = post
+            member.ready = True
+            self._changed.notify_all()
+
+    def returned(self, ref: WorkerRef, count: int) -> None:
+        """A worker hands back the last `count` tasks that it was assigned."""
+        with self._lock:
+            member = self._roster.members.get(ref)
+            if member is not None:
+                self._roster.hand_back(member, count)
+
+    def outcomes(self, ref: WorkerRef, bodies: Iterable[bytes]) -> None:
+        """Outcomes from a worker, in the order in which it wrote them."""
+        settled: list[Settled] = []
+        rows: set[Row] = set()
+        with self._lock:
+            member = self._roster.members.get(ref)
+            if member is None:
+                return  # it was given up; its tasks are somebody else's
+            for body in bodies:
+                self._outcome(member, body, settled, rows)
+            member.since = time.monotonic()
+            if not member.assigned:
+                self._roster.overhead.observe(member.since - member.busy_until)
+        self._settled += settled
+        for row in rows:
+            row.arrived()
+
+    def deliver(self) -> None:
+        """Resolve the futures whose outcomes have come."""
+        settled, self._settled = self._settled, []
+        for item in settled:
+            item.deliver()
+
+    def _outcome(self, member: Member, body: bytes, settled: list[Settled], rows: set[Row]) -> None:
+        """One outcome; the hot path of the driver, lock held."""
+        number, attempt, status, wall, *rest = OUTCOME_HEAD.unpack_from(body)
+        run = member.assigned[0] if member.assigned else None
+        if run is None or number != run.first + run.done:
+            run = member.expect(number)
+        if run is None or run.attempt != attempt:
+            log.warning("worker %s: outcome of task %d, which it does not have", member.ref, number)
+            return
+        sink = run.sink
+        data = body[OUTCOME_HEAD.size :]
+        if status == RAISED:
+            self.failures += 1
+        if type(sink) is Piece:
+            sink.slots[number - sink.first] = Raised(data) if status == RAISED else data
+            rows.add(sink.row)
+        else:
+            future = self._futures.futures.pop(number)
+            future.attempt, future.exit_code = attempt, 0
+            future.queue_time = max(run.began + run.elapsed - future._submitted, 0.0)
+            cost = future._cost = Cost(wall, *rest)
+            future._printed = Printed(member.ref, cost[3::2], cost[4::2])
+            settled.append(Settled(future, status, data))
+        member.stdout, member.stderr = rest[-2:]
+        self.unfinished -= 1
+        member.account(run, wall)
+        if self._doomed:
+            self._doomed.pop(number, None)
+
+    def outcome_lost(self, number: int, errno: int) -> None:
+        """A task ran, but its outcome could not be written."""
+        import os
+
+        with self._lock:
+            member = self._roster.holder(number)
+            run = member.expect(number) if member is not None else None
+            if member is None or run is None:
+                return
+            member.account(run, 0.0)
+        text = f"the task ran, but its outcome could not be written: {os.strerror(errno)}"
+        self._fail(run.sink, [number], OutcomeNotWritten(errno, text))
+
+    def ended(self, ref: WorkerRef, ended: Optional[Ended], task: Optional[int]) -> None:
+        """A worker is dead, and all that it wrote was read; `task` is what it was running, if anything."""
+        with self._changed:
+            member = self._roster.members.get(ref)
+            if member is None:
+                return
+            lost: Optional[Run] = None
+            for run in reversed(self._roster.remove(ref)):
+                if task is not None and run.first <= task < run.first + run.count:
+                    after = task + 1 - run.first
+                    if after < run.count:
+                        self._roster.push_front(run.part(after, run.count - after))
+                    lost = run.part(after - 1, 1)
+                    if after > 1:
+                        self._roster.push_front(run.part(0, after - 1))
+                else:
+                    self._roster.push_front(run)
+            self._changed.notify_all()
+        member.inbox.abandon()
+        if lost is not None:
+            self._lost(lost, member, ended)
+        self._fail_doomed()
+
+    def _lost(self, run: Run, member: Member, ended: Optional[Ended]) -> None:
+        """The task of `run`, a single one, was running when its worker died."""
+        error = worker_lost(self.run, member.ref, member.post, ended, run.first)
+        on_request = ended is not None and ended.reason == ASKED
+        log.info("%s", error)
+        with self._lock:
+            if run.attempt < run.policy.retries and not on_request and not self.broken:
+                self._roster.push_front(run.part(0, 1, run.attempt + 1))
+                return
+            future = self._futures.futures.get(run.first)
+            if run.sink is self._futures and future is not None:
+                future.attempt, future.exit_code = run.attempt, error.exit_code
+                future._printed = Printed(member.ref, (member.stdout, -1), (member.stderr, -1))
+        self._fail(run.sink, [run.first], error)
+
+    # -- ending tasks ---------------------------------------------------------------------------
+
+    def _fail(self, sink: Sink, numbers: Sequence[int], error: BaseException) -> None:
+        """These tasks end with an error of ours."""
+        settled = []
+        with self._lock:
+            self.unfinished -= len(numbers)
+            self.failures += len(numbers)
+            for number in numbers:
+                self._doomed.pop(number, None)
+                settled.append(sink.fail(number, error))
+        for item in settled:
+            if item is not None:
+                item.deliver()
+        self._wake()
+
+    def kill_task(self, future: ClusterFuture[Any]) -> bool:
+        """Have a running task killed; False if it is done."""
+        with self._lock:
+            if future.task not in self._futures.futures:
+                return False
+            self._doomed[future.task] = future
+        self._wake()
+        return True
+
+    def doomed(self) -> list[tuple[WorkerRef, int]]:
+        """Tasks to be killed, and who has them; asked for until they are gone, as one may not run yet."""
+        with self._lock:
+            found = []
+            for number in self._doomed:
+                member = self._roster.holder(number)
+                if member is not None:
+                    found.append((member.ref, number))
+            return found
+
+    def _fail_doomed(self) -> None:
+        """Tasks to be killed that are nobody's by now, since their worker died under another one."""
+        gone: list[int] = []
+        with self._lock:
+            if not self._doomed:
+                return
+            for run in self._roster.take_all():
+                doomed = [n for n in range(run.first, run.first + run.count) if n in self._doomed]
+                gone += doomed
+                self._roster.append(list(without(run, doomed)))
+        for number in gone:
+            self._fail(self._futures, [number], TaskKilled(f"task {number} was killed on request"))
+
+    def close(self, cancel: bool) -> None:
+        """Take nothing more; `cancel` what has not started."""
+        with self._changed:
+            self.closing = True
+            self._changed.notify_all()
+            if cancel:
+                fresh, self._fresh = self._fresh, []
+                runs = self._roster.take_all()
+                fresh += self._waiting.clear()
+                todo = [(r.sink, r.first, r.count) for r in runs]
+                todo += [(f.sink, f.first, len(f.bodies)) for f in fresh]
+                self.unfinished -= sum(count for _, _, count in todo)
+        if cancel:
+            for sink, first, count in todo:
+                sink.cancel(first, count)
+        self._wake()
+
+    def fail_all(self, error: BaseException, broken: bool) -> None:
+        """Every task that is left ends with `error`; `broken`: and so does every further submission."""
+        with self._lock:
+            if broken and self.broken is None:
+                self.broken = error
+                self.closing = True
+            fresh, self._fresh = self._fresh, []
+            runs = self._roster.take_all()
+            for member in self._roster.members.values():
+                runs += [run.unfinished for run in member.assigned]
+                member.assigned.clear()
+            fresh += self._waiting.clear()
+            self._changed.notify_all()
+        for run in runs:
+            self._fail(run.sink, range(run.first, run.first + run.count), error)
+        for item in fresh:
+            self._fail(item.sink, range(item.first, item.first + len(item.bodies)), error)
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def wanted(self) -> int:
+        """How many workers there should be: as many as tasks, up to `max_workers`."""
+        with self._lock:
+            if self.broken is not None:
+                return 0
+            tasks = self.unfinished - len(self._waiting)
+            if self.closing:
+                return min(tasks, self.max_workers)
+            return min(max(tasks, self._demand), self.max_workers)
+
+    @property
+    def stirring(self) -> bool:
+        """Whether there is anything to write, to assign, to kill or to end."""
+        return bool(
+            self._fresh or self._roster.pending or self._sweep or self._doomed or self.closing
+        )
+
+    @property
+    def uneven(self) -> bool:
+        """Whether tasks wait behind others while a worker is idle."""
+        with self._lock:
+            return self._roster.uneven()
+
+    def demand(self, count: int) -> None:
+        """Have `count` workers even if there is nothing to do."""
+        self._demand = max(self._demand, count)
+        self._wake()
+
+    def active_workers(self) -> int:
+        """Workers that can take tasks."""
+        with self._lock:
+            return len(self._roster.active())
+
+    def wait_for_workers(self, count: int, timeout: Optional[float]) -> bool:
+        """Wait until so many are active; False if they are not after `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closing or len(self._roster.active()) >= count, timeout)
+            self.check_open()
+            return len(self._roster.active()) >= count
+
+    def pids(self, refs: Iterable[WorkerRef]) -> list[int]:
+        """The process ids of these workers, where they are known."""
+        with self._lock:
+            found = [self._roster.members[ref].post.pid for ref in refs if ref in self._roster.members]
+        return [pid for pid in found if pid is not None]
+
+    def members(self) -> list[Member]:
+        """Every worker that is not known to be dead."""
+        with self._lock:
+            return list(self._roster.members.values())
+
+    def abandon(self) -> None:
+        """In a fork: no lock can be relied on, and nothing here is this process's any more."""
+        self._lock = threading.Lock()
+        self._io = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting.abandon()
+
+    def dismiss(self, count: int) -> None:
+        """Let workers go, idle ones first, until at most `count` stay."""
+        if len(self._roster.members) <= count:
+            return
+        with self._io:
+            with self._lock:
+                staying = [m for m in self._roster.members.values() if not m.leaving]
+                staying.sort(key=lambda m: len(m.assigned))
+                leaving = staying[: max(len(staying) - count, 0)]
+                for member in leaving:
+                    member.leaving = True
+            for member in leaving:
+                try:
+                    self._send(member, frame(LEAVE, b""))
+                except OSError as error:  # the job's end, if it is that, will make it leave
+                    log.warning("could not tell worker %s to leave: %s", member.ref, error)
+
+    def printed(self, future: ClusterFuture[Any], stream: str) -> str:
+        """What a task has written to "stdout" or "stderr"."""
+        place = future._printed or self._printing(future)
+        if place is None:
+            return ""
+        begin, end = place.stdout if stream == "stdout" else place.stderr
+        path = self.run.stdout(place.worker) if stream == "stdout" else self.run.stderr(place.worker)
+        try:
+            with open(path, "rb") as file:
+                file.seek(begin)
+                return file.read(end - begin if end >= 0 else -1).decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _printing(self, future: ClusterFuture[Any]) -> Optional[Printed]:
+        """Where a task that runs now has written so far."""
+        with self._lock:
+            member = self._roster.holder(future.task) if future.task is not None else None
+            if member is None or member.current != future.task:
+                return None
+            return Printed(member.ref, (member.stdout, -1), (member.stderr, -1))

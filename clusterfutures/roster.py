@@ -1,0 +1,255 @@
+"""Which worker gets which tasks next: the pending tasks, the workers, and the dealing out between them.
+
+Pure bookkeeping: nothing is written, sent or resolved here, and the caller holds the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from clusterfutures.journal import Run
+from clusterfutures.logs import LogWriter
+from clusterfutures.obituary import Post
+from clusterfutures.pace import Overhead
+from clusterfutures.spool import WorkerRef
+
+BUNDLE_RUNS = 64
+PATIENCE = 0.05
+"""Seconds that a task may run before the ones behind it are asked back for an idle worker."""
+
+
+AHEAD = 0.1
+"""Seconds that a task may take of which one is given ahead; longer ones wait for whoever is free first."""
+PLENTY = 4
+"""Pending tasks a worker, from which on one is given ahead."""
+
+
+class Member:
+    """A worker as the driver knows it."""
+
+    __slots__ = (
+        "assigned", "busy_until", "given", "inbox", "leaving", "post", "ready", "recalled", "ref", "since",
+        "stderr", "stdout",
+    )  # fmt: skip
+
+    def __init__(self, ref: WorkerRef, inbox: LogWriter, post: Post) -> None:
+        self.ref, self.inbox, self.post = ref, inbox, post
+        self.assigned: deque[Run] = deque()
+        self.given = 0  # tasks, in its whole life
+        self.ready = self.leaving = self.recalled = False
+        self.since = 0.0  # when it last got or finished a task
+        self.busy_until = 0.0  # when it would be done by now if handing over cost nothing
+        self.stdout = self.stderr = 0  # their ends after its last finished task
+
+    def load(self) -> float:
+        """Seconds of work that it is expected to have left; large if it cannot be told."""
+        total = 0.0
+        for run in self.assigned:
+            seconds = run.pace.seconds
+            total += (run.count - run.done) * seconds if seconds else 1e9
+        return total
+
+
+    def thin(self, target: float, plenty: bool) -> bool:
+        """Whether it should have more although it is not idle: or else it would soon wait for us.
+
+        While there is `plenty` to do, one task of up to AHEAD seconds is given ahead as well.
+        """
+        if self.load() < target / 2:
+            return True
+        return plenty and len(self.assigned) == 1 and self.load() < AHEAD
+
+    @property
+    def current(self) -> int:
+        """The number of the task that it is at, -1 if it has none."""
+        return self.assigned[0].first + self.assigned[0].done if self.assigned else -1
+
+    def expect(self, number: int) -> Run | None:
+        """The run that task `number` is the next of; None if it is not this worker's."""
+        for run in self.assigned:
+            if number == run.first + run.done:
+                return run
+        return None
+
+    def account(self, run: Run, wall: float) -> None:
+        """The next task of `run` is done, after `wall` seconds."""
+        run.done += 1
+        run.elapsed += wall
+        self.busy_until += wall
+        if run.done == run.count:
+            self.assigned.remove(run)
+            if self.assigned:  # the next one starts when this one ended, not when it was handed over
+                self.assigned[0].began = max(self.assigned[0].began, run.began + run.elapsed)
+            run.pace.observe(run.count, run.elapsed)
+
+
+class Bundle:
+    """Tasks for one worker; `cancelled` are the numbers of those that dropped out on the way."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.runs: list[Run] = []
+        self.cancelled: list[int] = []
+
+
+class Roster:
+    """All workers of a run, and the tasks that none of them has.
+
+    `max_tasks`: tasks that a worker may have in its life; 0 is no limit.
+    """
+
+    def __init__(self, max_tasks: int) -> None:
+        self.members: dict[WorkerRef, Member] = {}
+        self.pending: deque[Run] = deque()
+        self._tasks = 0  # in pending
+        self.overhead = Overhead()
+        self._max_tasks = max_tasks
+
+    def append(self, runs: Sequence[Run]) -> None:
+        """More to do."""
+        self.pending.extend(runs)
+        self._tasks += sum(run.count for run in runs)
+
+    def push_front(self, run: Run) -> None:
+        """To do before everything else."""
+        self.pending.appendleft(run)
+        self._tasks += run.count
+
+    def take_all(self) -> list[Run]:
+        """Everything that is pending, which then is not any more."""
+        runs = list(self.pending)
+        self.pending.clear()
+        self._tasks = 0
+        return runs
+
+    def active(self) -> list[Member]:
+        """Workers that can take tasks."""
+        return [m for m in self.members.values() if m.ready and not m.leaving]
+
+    def deal(self) -> list[Bundle]:
+        """Bundles for whoever is idle or about to be."""
+        if not self.pending:
+            return []
+        bundles = []
+        ready = [m for m in self.active() if not m.recalled]
+        target = self.overhead.target
+        plenty = self._tasks > PLENTY * len(ready)
+        idle = [m for m in ready if not m.assigned]
+        busy = [m for m in ready if m.assigned]
+        for member in chain(idle, (m for m in busy if m.thin(target, plenty))):
+            # The last tasks are dealt out in ever smaller bundles, so that all workers end together.
+            cap = max(1, self._tasks // (2 * len(ready)))
+            if self._max_tasks:
+                cap = min(cap, self._max_tasks - member.given)
+            bundle = Bundle(member)
+            self._fill(bundle, target, cap)
+            if bundle.runs or bundle.cancelled:
+                self._hand_over(bundle)
+                bundles.append(bundle)
+            if not self.pending:
+                break
+        return bundles
+
+    def _fill(self, bundle: Bundle, target: float, cap: int) -> None:
+        """Take the next tasks, about `target` seconds of them and `cap` at most."""
+        seconds, taken = 0.0, 0
+        while self.pending and taken < cap and len(bundle.runs) < BUNDLE_RUNS:
+            run = self.pending[0]
+            each = run.pace.seconds
+            if bundle.runs and not 0.0 < each <= target - seconds:
+                break  # unknown or long ones travel alone
+            part = self._cut(min(run.pace.size(target - seconds), cap - taken))
+            for kept in without(part, self._begin(bundle, part)):
+                bundle.runs.append(kept)
+                taken += kept.count
+                seconds += kept.count * each
+            if bundle.runs and each <= 0.0:
+                break
+
+    def _begin(self, bundle: Bundle, run: Run) -> list[int]:
+        cancelled = run.sink.begin(run.first, run.count, bundle.member.post)
+        bundle.cancelled += cancelled
+        return cancelled
+
+    def _cut(self, count: int) -> Run:
+        """Take `count` tasks, at most, off the first pending run."""
+        run = self.pending[0]
+        self._tasks -= min(count, run.count)
+        if count >= run.count:
+            return self.pending.popleft()
+        self.pending[0] = run.part(count, run.count - count)
+        return run.part(0, count)
+
+    @staticmethod
+    def _hand_over(bundle: Bundle) -> None:
+        member, now = bundle.member, time.monotonic()
+        if not member.assigned:
+            member.since = member.busy_until = now
+        for run in bundle.runs:
+            run.began = now
+            member.given += run.count
+        member.assigned.extend(bundle.runs)
+
+    def uneven(self) -> bool:
+        """Whether somebody is idle while somebody else has more than one task."""
+        return any(not m.assigned for m in self.active()) and any(
+            sum(run.count - run.done for run in m.assigned) > 1 for m in self.members.values()
+        )
+
+    def recalls(self) -> list[Member]:
+        """Who has tasks behind a long one while somebody else is idle and nothing is pending."""
+        if self.pending or not self.uneven():
+            return []
+        limit = time.monotonic() - PATIENCE
+        chosen = [
+            m
+            for m in self.members.values()
+            if m.since < limit and not m.recalled and sum(run.count - run.done for run in m.assigned) > 1
+        ]
+        for member in chosen:
+            member.recalled = True
+        return chosen
+
+    def hand_back(self, member: Member, count: int) -> None:
+        """`member` gives back the last `count` of what it was assigned, and is free for more."""
+        member.recalled = False
+        member.given -= count
+        while count > 0 and member.assigned:
+            run = member.assigned[-1]
+            left = run.count - run.done
+            if left <= count:
+                member.assigned.pop()
+                if left:
+                    self.push_front(run.unfinished)
+            else:
+                self.push_front(run.part(run.count - count, count))
+                run.count -= count
+            count -= left
+
+    def remove(self, ref: WorkerRef) -> list[Run]:
+        """`ref` is dead; returns the runs that it leaves without outcomes, in order."""
+        member = self.members.pop(ref, None)
+        return [run.unfinished for run in member.assigned if run.done < run.count] if member else []
+
+    def holder(self, number: int) -> Member | None:
+        """Who was assigned task `number` and has not done it."""
+        for member in self.members.values():
+            for run in member.assigned:
+                if run.first + run.done <= number < run.first + run.count:
+                    return member
+        return None
+
+
+def without(run: Run, numbers: Sequence[int]) -> Iterator[Run]:
+    """`run` less these of its tasks, in up to one more piece than there are holes."""
+    if not numbers:
+        yield run
+        return
+    at = run.first
+    for number in [*numbers, run.first + run.count]:
+        if number > at:
+            yield run.part(at - run.first, number - at)
+        at = number + 1

@@ -1,0 +1,714 @@
+"""Dealing out: every task is in exactly one place at any time, and nobody idles while tasks wait."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from clusterfutures import logs, payload, roster
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.errors import TaskKilled, TaskTimeout, WorkerLost
+from clusterfutures.futures import ClusterFuture
+from clusterfutures.journal import Policy, Run
+from clusterfutures.logs import Location, LogWriter
+from clusterfutures.obituary import Post
+from clusterfutures.pace import SHORTEST, Pace
+from clusterfutures.records import (
+    ASKED,
+    ASSIGN,
+    CALL,
+    GIVEN,
+    OUTCOME_HEAD,
+    OWN,
+    RECALL,
+    RETURNED_VALUE,
+    TIMED_OUT,
+    Assign,
+    Cost,
+    Ended,
+)
+from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, Roster, without
+from clusterfutures.spool import RunDirectory, WorkerRef
+
+PLACE = Location(0, 0, 10)
+COST = Cost(1e-6, 0.0, 0, 0, 0, 0, 0)
+
+
+class Sink:
+    """Counts what is begun; `cancelled` are tasks that drop out then."""
+
+    def __init__(self) -> None:
+        self.cancelled: set[int] = set()
+        self.begun: list[int] = []
+
+    def begin(self, first: int, count: int, post: Post) -> list[int]:
+        numbers = range(first, first + count)
+        self.begun += [n for n in numbers if n not in self.cancelled]
+        return [n for n in numbers if n in self.cancelled]
+
+
+class Clock:
+    """Stands in for `time` in the roster."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(roster, "time", clock)
+    return clock
+
+
+def worker(number: int, generation: int = 0) -> WorkerRef:
+    return WorkerRef(0, 0, 0, number, generation)
+
+
+def a_pace(seconds: float, largest: int = 1 << 30) -> Pace:
+    pace = Pace()
+    pace.observe(largest, seconds * largest)
+    return pace
+
+
+class Table:
+    """A roster with workers, and tasks numbered on."""
+
+    def __init__(self, workers: int, max_tasks: int = 0) -> None:
+        self.roster = Roster(max_tasks)
+        self.sink = Sink()
+        self.members = [self.member(worker(number)) for number in range(workers)]
+        self.next = 0
+
+    def member(self, ref: WorkerRef) -> Member:
+        inbox = LogWriter("nowhere", "in", shared=False)
+        member = self.roster.members[ref] = Member(ref, inbox, Post(str(ref), None, None, None))
+        member.ready = True
+        return member
+
+    def add(self, count: int, pace: Pace) -> Run:
+        policy: Any = Policy()
+        run = Run(PLACE, 0, self.next, count, self.sink, policy, pace)  # type: ignore[arg-type]
+        self.roster.append([run])
+        self.next += count
+        return run
+
+    def deal(self) -> list[tuple[int, int]]:
+        """Who got how many."""
+        return [
+            (bundle.member.ref.slot, sum(run.count for run in bundle.runs)) for bundle in self.roster.deal()
+        ]
+
+
+def numbers(runs: Any) -> list[int]:
+    """The unfinished tasks of these runs, in order."""
+    return [n for run in runs for n in range(run.first + run.done, run.first + run.count)]
+
+
+def finish(member: Member, wall: float = 0.001) -> int:
+    number = member.current
+    run = member.expect(number)
+    assert run is not None
+    member.account(run, wall)
+    return number
+
+
+# ---- dealing ------------------------------------------------------------------------------------
+
+
+def test_unknown_tasks_travel_alone() -> None:
+    table = Table(3)
+    table.add(10, Pace())
+    assert table.deal() == [(0, 1), (1, 1), (2, 1)]
+    assert table.deal() == [], "nothing queues behind a task of which nothing is known"
+    assert table.sink.begun == [0, 1, 2]
+    finish(table.members[1])
+    assert table.deal()[0][0] == 1
+
+
+def test_idle_workers_come_before_those_that_run_low() -> None:
+    table = Table(3)
+    pace = a_pace(SHORTEST / 10)
+    table.add(2, pace)
+    assert table.deal() == [(0, 1), (1, 1)]
+    table.add(100, pace)
+    assert [slot for slot, _ in table.deal()] == [2, 0, 1]
+
+
+def test_workers_with_enough_get_nothing() -> None:
+    table = Table(2)
+    pace = a_pace(SHORTEST / 3)
+    table.add(12, pace)
+    assert table.deal() == [(0, 3), (1, 2)]
+    assert table.deal() == []
+    finish(table.members[0], SHORTEST / 3)
+    assert table.deal() == []
+    finish(table.members[0], SHORTEST / 3)
+    assert table.deal() == [(0, 1)], "below half of the target it is asked to prepare more"
+
+
+def test_while_there_is_plenty_one_bundle_is_given_ahead() -> None:
+    for seconds, ahead in ((SHORTEST / 10, 10), (AHEAD / 2, 1), (2 * AHEAD, 0)):
+        table = Table(2)
+        table.add(1000, a_pace(seconds))
+        first = table.deal()
+        assert [slot for slot, _ in first] == [0, 1]
+        assert table.deal() == ([(0, ahead), (1, ahead)] if ahead else [])
+        assert table.deal() == []
+
+
+def test_the_last_tasks_come_in_ever_smaller_bundles() -> None:
+    table = Table(2)
+    table.add(100, a_pace(1e-6))
+    sizes = []
+    while table.roster.pending:
+        for member in table.members:
+            while member.assigned:
+                finish(member, 1e-6)
+        sizes += [count for _, count in table.deal()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 25
+    assert sizes[-1] == 1
+    assert sum(sizes) == 100
+
+
+def test_long_tasks_never_share_a_bundle() -> None:
+    table = Table(1)
+    for seconds in (0.001, 1.0, 0.001):
+        table.add(2, a_pace(seconds))
+    bundles = []
+    while table.roster.pending:
+        bundles.append(table.deal())
+        while table.members[0].assigned:
+            run = table.members[0].assigned[0]
+            finish(table.members[0], run.pace.seconds)
+    firsts = [count for [(_, count)] in bundles]
+    begun = list(itertools.accumulate(firsts, initial=0))
+    for long in (2, 3):
+        assert long in begun
+        assert long + 1 in begun
+
+
+def test_a_bundle_has_a_limited_number_of_runs() -> None:
+    table = Table(1)
+    pace = a_pace(1e-6)
+    for _ in range(10 * BUNDLE_RUNS):
+        table.add(1, pace)
+    [bundle] = table.roster.deal()
+    assert len(bundle.runs) == BUNDLE_RUNS
+
+
+def test_not_ready_leaving_and_recalled_workers_get_nothing() -> None:
+    table = Table(4)
+    table.members[0].ready = False
+    table.members[1].leaving = True
+    table.members[2].recalled = True
+    table.add(10, Pace())
+    assert table.deal() == [(3, 1)]
+    assert [m.ref.slot for m in table.roster.active()] == [2, 3]
+
+
+@pytest.mark.parametrize("max_tasks", [1, 3])
+def test_no_worker_gets_more_than_its_life_allows(max_tasks: int) -> None:
+    table = Table(2, max_tasks)
+    table.add(100, a_pace(1e-6))
+    given = {0: 0, 1: 0}
+    for _ in range(20):
+        for slot, count in table.deal():
+            given[slot] += count
+        for member in table.members:
+            while member.assigned:
+                finish(member)
+    assert given == {0: max_tasks, 1: max_tasks}
+    assert len(numbers(table.roster.pending)) == 100 - 2 * max_tasks
+
+
+def test_what_is_handed_back_may_be_given_again() -> None:
+    table = Table(1, 4)
+    table.add(100, a_pace(1e-6))
+    assert table.deal() == [(0, 4)]
+    table.roster.hand_back(table.members[0], 3)
+    assert table.members[0].given == 1
+    finish(table.members[0])
+    assert table.deal() == [(0, 3)]
+
+
+def test_cancelled_tasks_drop_out_on_the_way() -> None:
+    table = Table(1)
+    table.sink.cancelled = {0, 3, 4, 9}
+    table.add(10, a_pace(1e-6))
+    found: list[int] = []
+    cancelled: list[int] = []
+    while table.roster.pending:
+        for bundle in table.roster.deal():
+            found += numbers(bundle.runs)
+            cancelled += bundle.cancelled
+        while table.members[0].assigned:
+            finish(table.members[0])
+    assert found == table.sink.begun == [1, 2, 5, 6, 7, 8]
+    assert cancelled == [0, 3, 4, 9]
+
+
+def test_a_bundle_of_nothing_but_cancelled_tasks_is_told() -> None:
+    table = Table(1)
+    table.sink.cancelled = {0}
+    table.add(1, Pace())
+    [bundle] = table.roster.deal()
+    assert (bundle.runs, bundle.cancelled) == ([], [0])
+    assert not table.members[0].assigned
+
+
+@pytest.mark.parametrize(
+    ("holes", "expected"),
+    [
+        ([], [(10, 5)]),
+        ([10], [(11, 4)]),
+        ([14], [(10, 4)]),
+        ([12], [(10, 2), (13, 2)]),
+        ([10, 11, 13], [(12, 1), (14, 1)]),
+        ([10, 11, 12, 13, 14], []),
+    ],
+)
+def test_a_run_with_holes(holes: list[int], expected: list[tuple[int, int]]) -> None:
+    run = Run(PLACE, 3, 10, 5, None, Policy(), Pace(), 2)  # type: ignore[arg-type]
+    pieces = list(without(run, holes))
+    assert [(piece.first, piece.count) for piece in pieces] == expected
+    assert all(piece.start - piece.first == 3 - 10 and piece.attempt == 2 for piece in pieces)
+
+
+# ---- taking back --------------------------------------------------------------------------------
+
+
+def test_unequal_loads_are_evened_out(clock: Clock) -> None:
+    table = Table(2)
+    table.members[1].ready = False
+    table.add(10, a_pace(1e-6))
+    while table.roster.pending:
+        table.deal()
+    table.members[1].ready = True
+    assert table.roster.uneven()
+    assert table.roster.recalls() == [], "it may be done with them in a moment"
+    clock.now += 2 * PATIENCE
+    assert table.roster.recalls() == [table.members[0]]
+    assert table.roster.recalls() == [], "asked once"
+    table.roster.hand_back(table.members[0], len(numbers(table.members[0].assigned)) - 1)
+    assert table.deal()[0][0] == 1
+    assert numbers(table.members[0].assigned)[0] == 0
+    assert sorted(place_of_each(table.roster)) == list(range(10))
+
+
+def test_reasons_to_recall_nobody(clock: Clock) -> None:
+    table = Table(2)
+    table.add(2, Pace())
+    table.deal()
+    clock.now += 2 * PATIENCE
+    assert table.roster.recalls() == [], "everybody is busy"
+    finish(table.members[1])
+    assert table.roster.recalls() == [], "one task each cannot be shared"
+    table.add(1, Pace())
+    assert table.roster.recalls() == [], "there is something to do"
+
+
+def test_finishing_a_task_shows_that_a_worker_moves_on(clock: Clock) -> None:
+    table = Table(2)
+    table.members[1].ready = False
+    table.add(4, a_pace(1e-6))
+    while table.roster.pending:
+        table.deal()
+    table.members[1].ready = True
+    clock.now += 2 * PATIENCE
+    finish(table.members[0])
+    table.members[0].since = clock.now  # as the dispatcher does for a batch of outcomes
+    assert table.roster.recalls() == []
+
+
+def test_handing_back_keeps_the_order() -> None:
+    table = Table(1)
+    pace = a_pace(1e-6)
+    for _ in range(5):
+        table.add(4, pace)
+    table.add(100, pace)
+    table.deal()
+    member = table.members[0]
+    held = numbers(member.assigned)
+    assert len(held) > 20
+    finish(member)
+    finish(member)
+    table.roster.hand_back(member, len(held) - 3)
+    assert numbers(member.assigned) == [2]
+    assert numbers(table.roster.pending) == list(range(3, 120))
+    assert member.given == 3
+
+
+def test_handing_back_nothing_frees_the_worker() -> None:
+    table = Table(1)
+    table.add(1, Pace())
+    table.deal()
+    table.members[0].recalled = True
+    table.roster.hand_back(table.members[0], 0)
+    assert not table.members[0].recalled
+    assert numbers(table.members[0].assigned) == [0]
+
+
+def test_a_dead_worker_leaves_what_it_did_not_finish() -> None:
+    table = Table(2)
+    table.add(20, a_pace(1e-6))
+    table.deal()
+    member = table.members[0]
+    held = numbers(member.assigned)
+    finish(member)
+    assert table.roster.holder(held[-1]) is member
+    assert table.roster.holder(held[0]) is None
+    assert numbers(table.roster.remove(member.ref)) == held[1:]
+    assert table.roster.remove(member.ref) == []
+    assert table.roster.holder(held[-1]) is None
+
+
+def test_load_and_current() -> None:
+    table = Table(1)
+    member = table.members[0]
+    assert (member.load(), member.current, member.expect(0)) == (0.0, -1, None)
+    table.add(8, a_pace(0.001))
+    table.deal()
+    assert member.load() == pytest.approx(0.001 * len(numbers(member.assigned)))
+    finish(member)
+    assert member.current == 1
+    assert member.expect(0) is None
+    assert member.expect(2) is None
+
+
+def place_of_each(roster: Roster) -> list[int]:
+    found = numbers(roster.pending)
+    for member in roster.members.values():
+        found += numbers(member.assigned)
+    return found
+
+
+# ---- any history --------------------------------------------------------------------------------
+
+
+class Histories(RuleBasedStateMachine):
+    """Workers come, work, hand back and die in any order; the model knows where each task must be."""
+
+    @initialize(max_tasks=st.sampled_from([0, 0, 1, 5]))
+    def start(self, max_tasks: int) -> None:
+        self.max_tasks = max_tasks
+        self.table = Table(0, max_tasks)
+        self.clock = Clock()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(roster, "time", self.clock)
+        self.paces = [Pace(), a_pace(1e-5), a_pace(SHORTEST / 3), a_pace(1.0)]
+        self.done: list[int] = []
+        self.dropped: list[int] = []
+        self.lost: list[int] = []
+        self.workers = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "patch"):
+            self.patch.undo()
+
+    def some(self, data: st.DataObject, busy: bool = False) -> Member | None:
+        members = [m for m in self.table.roster.members.values() if m.assigned or not busy]
+        return data.draw(st.sampled_from(members)) if members else None
+
+    @rule(count=st.integers(1, 40), pace=st.integers(0, 3))
+    def submit(self, count: int, pace: int) -> None:
+        self.table.add(count, self.paces[pace])
+
+    @rule()
+    def join(self) -> None:
+        if len(self.table.roster.members) < 4:
+            self.table.member(worker(self.workers))
+            self.workers += 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        pending = [n for n in numbers(self.table.roster.pending) if n not in self.table.sink.begun]
+        if pending:
+            self.table.sink.cancelled.add(data.draw(st.sampled_from(pending)))
+
+    @rule()
+    def deal(self) -> None:
+        before = numbers(self.table.roster.pending)
+        ready = [m for m in self.table.roster.active() if not m.recalled]
+        idle = [m for m in ready if not m.assigned and self.may_take(m)]
+        bundles = self.table.roster.deal()
+        taken: list[int] = []
+        for bundle in bundles:
+            self.check(bundle)
+            self.dropped += bundle.cancelled
+            taken += sorted(numbers(bundle.runs) + bundle.cancelled)
+        assert taken == before[: len(taken)], "first come, first served"
+        if len(taken) < len(before):
+            assert all(m.assigned or m in [b.member for b in bundles] for m in idle)
+
+    def may_take(self, member: Member) -> bool:
+        return not self.max_tasks or member.given < self.max_tasks
+
+    def check(self, bundle: Bundle) -> None:
+        member = bundle.member
+        assert member.ready
+        assert not member.leaving
+        assert not member.recalled
+        assert not self.max_tasks or member.given <= self.max_tasks
+        tasks = numbers(bundle.runs)
+        assert not self.table.sink.cancelled.intersection(tasks)
+        if len(tasks) > 1:
+            assert all(run.pace.seconds > 0 for run in bundle.runs)
+
+    @rule(data=st.data(), count=st.integers(1, 10), wall=st.sampled_from([1e-6, 1e-3, 1.0]))
+    def work(self, data: st.DataObject, count: int, wall: float) -> None:
+        member = self.some(data, busy=True)
+        for _ in range(count):
+            if member is not None and member.assigned:
+                self.done.append(finish(member, wall))
+
+    @rule(seconds=st.sampled_from([0.0, PATIENCE / 2, 2 * PATIENCE]))
+    def recall(self, seconds: float) -> None:
+        self.clock.now += seconds
+        for member in self.table.roster.recalls():
+            assert not self.table.roster.pending
+            assert len(numbers(member.assigned)) > 1
+
+    @rule(data=st.data(), started=st.integers(0, 3))
+    def hand_back(self, data: st.DataObject, started: int) -> None:
+        asked = [m for m in self.table.roster.members.values() if m.recalled]
+        if asked:
+            member = data.draw(st.sampled_from(asked))
+            held = numbers(member.assigned)
+            back = max(len(held) - started, 0)
+            pending = numbers(self.table.roster.pending)
+            self.table.roster.hand_back(member, back)
+            assert numbers(member.assigned) == held[: len(held) - back]
+            assert numbers(self.table.roster.pending) == held[len(held) - back :] + pending
+
+    @rule(data=st.data(), culprit=st.booleans())
+    def die(self, data: st.DataObject, culprit: bool) -> None:
+        member = self.some(data)
+        if member is not None:
+            left = self.table.roster.remove(member.ref)
+            for run in reversed(left):
+                self.table.roster.push_front(run)
+            if culprit and left:
+                # What the dispatcher does: the task that killed its worker is taken out.
+                self.lost.append(numbers(left)[0])
+                first, *rest = self.table.roster.take_all()
+                self.table.roster.append([*without(first, self.lost[-1:]), *rest])
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        member = self.some(data)
+        if member is not None:
+            member.leaving = True
+
+    @precondition(lambda self: hasattr(self, "table"))
+    @invariant()
+    def every_task_is_in_one_place(self) -> None:
+        places = place_of_each(self.table.roster) + self.done + self.dropped + self.lost
+        assert sorted(places) == list(range(self.table.next))
+        assert self.table.roster._tasks == len(numbers(self.table.roster.pending))
+
+
+Histories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestHistories = Histories.TestCase
+
+
+# ---- a worker's end, as the dispatcher settles it -----------------------------------------------
+
+
+class Driver:
+    """A dispatcher whose workers are played by the test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run = RunDirectory(str(directory), shared=False)
+        self.dispatcher = Dispatcher(self.run, 8, 0, lambda ref, inbox: None, lambda: None)
+        self.function = self.dispatcher.journal.function(len)
+
+    def submit(self, count: int, **policy: float) -> list[ClusterFuture[Any]]:
+        chosen = Policy(**policy)  # type: ignore[arg-type]
+        return [self.dispatcher.add(CALL, self.function, b"\x80", [], chosen) for _ in range(count)]
+
+    def join(self, number: int) -> WorkerRef:
+        ref = worker(number)
+        post = Post(str(ref), 4711, "node", "job")
+        self.run.make_home(ref)
+        self.dispatcher.joined(ref, post)
+        self.dispatcher.ready(ref, post)
+        return ref
+
+    def assigned(self, ref: WorkerRef) -> list[tuple[int, int]]:
+        """Every task that the worker was ever assigned, with its attempt."""
+        frames = self.run.inbox_reader(ref).read()
+        orders = [Assign.unpack(body) for kind, body in frames if kind in (ASSIGN, GIVEN)]
+        return [(order.first + i, order.attempt) for order in orders for i in range(order.tasks)]
+
+    def finish(self, ref: WorkerRef, number: int, attempt: int = 0) -> None:
+        head = OUTCOME_HEAD.pack(number, attempt, RETURNED_VALUE, *COST)
+        self.dispatcher.outcomes(ref, [head + payload.dumps_result(number)])
+        self.dispatcher.deliver()
+
+    def serve(self, ref: WorkerRef, count: int) -> list[tuple[int, int]]:
+        """Have a new worker do `count` tasks; returns them with their attempts."""
+        done = 0
+        while done < count:
+            self.dispatcher.pump()
+            given = self.assigned(ref)
+            assert len(given) > done, f"nothing to do after {given}"
+            for number, attempt in given[done:]:
+                self.finish(ref, number, attempt)
+            done = len(given)
+        return self.assigned(ref)
+
+    def load(self, ref: WorkerRef, count: int) -> list[ClusterFuture[Any]]:
+        """Give one worker `count` tasks that it has not started."""
+        for _ in range(3):
+            [first] = self.submit(1)
+            self.dispatcher.pump()
+            self.finish(ref, self.assigned(ref)[-1][0])
+            assert first.result(10) == first.task
+        futures = self.submit(count)
+        for _ in range(count):
+            self.dispatcher.pump()
+        tasks = [future.task for future in futures]
+        assert [number for number, _ in self.assigned(ref)[-count:]] == tasks
+        return futures
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    driver = Driver(tmp_path)
+    yield driver
+    driver.dispatcher.journal.close()
+    driver.run.close()
+
+
+def killed(task: int, reason: int = OWN) -> Ended:
+    return Ended(0, 0, 9, task + 1, reason)
+
+
+def test_only_the_running_task_of_a_dead_worker_fails(driver: Driver) -> None:
+    first, second = driver.join(0), worker(1)
+    futures = driver.load(first, 7)
+    culprit = futures[0].task
+    assert culprit is not None
+    driver.dispatcher.ended(first, killed(culprit), culprit)
+    error = futures[0].exception(10)
+    assert type(error) is WorkerLost
+    assert (error.signal, error.pid, error.worker) == ("SIGKILL", 4711, str(first))
+    driver.join(1)
+    assert driver.serve(second, 6) == [(future.task, 0) for future in futures[1:]], "never tried before"
+    assert [future.result(10) for future in futures[1:]] == [future.task for future in futures[1:]]
+    assert driver.dispatcher.unfinished == 0
+
+
+@pytest.mark.parametrize("position", [0, 1, 3, 6])
+def test_a_culprit_anywhere_in_a_bundle(driver: Driver, position: int) -> None:
+    """Even if outcomes before it were lost: exactly the culprit fails, exactly the others run again."""
+    ref = driver.join(0)
+    futures = driver.load(ref, 7)
+    culprit = futures[position].task
+    assert culprit is not None
+    driver.dispatcher.ended(ref, killed(culprit), culprit)
+    assert isinstance(futures[position].exception(10), WorkerLost)
+    second = driver.join(1)
+    rest = [future.task for future in futures if future is not futures[position]]
+    assert driver.serve(second, len(rest)) == [(number, 0) for number in rest]
+    assert not wait(futures, 10).not_done
+
+
+def test_an_outcome_that_was_read_wins_over_the_death(driver: Driver) -> None:
+    [future] = driver.submit(1)
+    ref = driver.join(0)
+    driver.dispatcher.pump()
+    driver.finish(ref, 0)
+    driver.dispatcher.ended(ref, killed(0), 0)
+    assert future.result(10) == 0
+    driver.dispatcher.ended(ref, killed(0), 0)
+    driver.finish(ref, 0)
+    assert driver.dispatcher.unfinished == 0
+
+
+def test_retries_are_new_attempts_and_stale_outcomes_do_not_count(driver: Driver) -> None:
+    [future] = driver.submit(1, retries=2)
+    for attempt in range(3):
+        ref = driver.join(attempt)
+        driver.dispatcher.pump()
+        assert driver.assigned(ref) == [(0, attempt)]
+        driver.finish(ref, 0, attempt + 1)
+        assert not future.done(), "an outcome of an attempt that is not the current one"
+        driver.dispatcher.ended(ref, killed(0), 0)
+    assert isinstance(future.exception(10), WorkerLost)
+    assert future.attempt == 2
+
+
+@pytest.mark.parametrize(("reason", "kind"), [(ASKED, TaskKilled), (TIMED_OUT, TaskTimeout)])
+def test_the_reason_of_the_end_makes_the_error(driver: Driver, reason: int, kind: type) -> None:
+    [future] = driver.submit(1)
+    ref = driver.join(0)
+    driver.dispatcher.pump()
+    driver.dispatcher.ended(ref, killed(0, reason), 0)
+    assert type(future.exception(10)) is kind
+
+
+def test_what_is_killed_on_request_is_not_tried_again(driver: Driver) -> None:
+    [future] = driver.submit(1, retries=5)
+    ref = driver.join(0)
+    driver.dispatcher.pump()
+    driver.dispatcher.ended(ref, killed(0, ASKED), 0)
+    assert isinstance(future.exception(10), TaskKilled)
+
+
+def test_a_worker_that_dies_idle_harms_nobody(driver: Driver) -> None:
+    ref = driver.join(0)
+    futures = driver.load(ref, 3)
+    driver.dispatcher.ended(ref, Ended(0, 0, 9, 0, OWN), None)
+    assert not any(future.done() for future in futures)
+    second = driver.join(1)
+    driver.dispatcher.pump()
+    assert driver.assigned(second)[0][0] == futures[0].task
+
+
+def test_a_disk_that_is_full_when_a_worker_dies(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = driver.join(0)
+    futures = driver.load(ref, 2)
+    culprit = futures[0].task
+    assert culprit is not None
+
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "pwrite", full)
+        driver.dispatcher.ended(ref, killed(culprit), culprit)
+    assert isinstance(futures[0].exception(10), WorkerLost)
+    second = driver.join(1)
+    driver.dispatcher.pump()
+    assert driver.assigned(second)[0][0] == futures[1].task
+
+
+def test_who_is_uneven_is_asked_to_hand_back(driver: Driver, clock: Clock) -> None:
+    ref = driver.join(0)
+    futures = driver.load(ref, 4)
+    second = driver.join(1)
+    driver.dispatcher.pump()
+    clock.now += 2 * PATIENCE
+    driver.dispatcher.pump()
+    kinds = [kind for kind, _ in driver.run.inbox_reader(ref).read()]
+    assert kinds[-1] == RECALL
+    assert kinds.count(RECALL) == 1
+    driver.dispatcher.returned(ref, 3)
+    driver.dispatcher.pump()
+    assert driver.assigned(second)[0][0] == futures[1].task
