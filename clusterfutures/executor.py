@@ -1,0 +1,443 @@
+"""The Executor contract, for every scheduler.
+
+How a call travels::
+
+    caller's thread            watching thread         node: supervisor          node: worker
+    ---------------            ---------------         ----------------          ------------
+    submit(fn, *args)
+      pickle         --fresh-->  journal (file)
+                                 choose a worker
+                                 its inbox (file)  ----------- bell ------------>  read inbox
+                                                       forks, restarts,            read journal
+                                                       kills, reports              run fn(*args)
+                                 read outbox  <----------- bell -----------------  outbox (file)
+    future.result()  <--value--  unpickle
+
+- The *caller's thread* pickles function and arguments (:mod:`~clusterfutures.payload`): what runs is what
+  they were then.  If a worker is idle and nothing else is under way, it also takes the next steps itself.
+- The *watching thread* (:mod:`~clusterfutures.watch`), one an executor, writes what was submitted to the
+  journal, deals tasks out in bundles (:mod:`~clusterfutures.dispatch`, :mod:`~clusterfutures.roster`), reads
+  outcomes and resolves futures.  It has jobs started and ended (:mod:`~clusterfutures.allocation`).
+- A *supervisor*, one an allocation, forks the workers and tells how they end.
+- A *worker* runs one task at a time, and writes each outcome before it starts the next task.
+
+Files carry everything (:mod:`~clusterfutures.logs`, named by :mod:`~clusterfutures.spool`); the doorbell
+(:mod:`~clusterfutures.doorbell`, and :mod:`~clusterfutures.line` at the other end) tells when to look.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import Any, Literal, Optional, TypeVar
+
+from clusterfutures import payload
+from clusterfutures.allocation import Recipe
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.errors import OptionError
+from clusterfutures.futures import ClusterFuture, Row, Settled
+from clusterfutures.journal import Function, Policy
+from clusterfutures.options import (
+    TASK_OPTIONS,
+    ExecutorOptions,
+    check_executor,
+    task_option,
+    whole_number,
+)
+from clusterfutures.records import CALL, ITEM, STAR
+from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.session import Session, Settings
+from clusterfutures.specification import Specification
+
+T = TypeVar("T")
+
+PORTION = 512
+"""Items of a map that are handed to the watching thread together."""
+
+
+class Submitter(Executor):
+    """What can be submitted to: an executor, or a view of one with other options for its tasks."""
+
+    _session: Session
+    _policy: Policy
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> ClusterFuture[T]:
+        """Schedule ``fn(*args, **kwargs)``; returns its future at once.
+
+        Function and arguments are pickled before this returns.  If they cannot be, or cannot be
+        written, the future carries that error.  Futures among the arguments, also inside lists, tuples
+        and dictionaries, are waited for and replaced by their results.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2) as ex:
+        ...     parts = [ex.submit(pow, 10, n) for n in range(3)]
+        ...     ex.submit(sum, parts).result()
+        111
+
+        Raises RuntimeError after `shutdown`, and BrokenProcessPool when no worker can be had.
+        """
+        try:
+            dispatcher = self._session.start()
+        except OSError as error:  # the run directory cannot be written
+            return _failed(self._session.dispatcher, error)
+        parents: list[Future[Any]] = []
+        try:
+            function = dispatcher.journal.function(fn)
+            body = payload.dumps_call(args, kwargs, dispatcher.journal.keep, parents, _name(fn))
+        except Exception as error:  # user's __reduce__ may raise anything; it is this call's error
+            dispatcher.check_open()
+            return _failed(dispatcher, error)
+        return dispatcher.add(CALL, function, body, parents, self._policy)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[T]:
+        """The results of ``fn(a, b, ...)`` for each row of the zipped `iterables`, in order.
+
+        Items are pickled before this returns; with `buffersize` only so many, and another one for each
+        result that is taken.  Tasks travel in bundles whose size follows from how long they take, so
+        `chunksize` is checked and otherwise ignored.  `timeout` is in seconds from this call; the iterator
+        raises TimeoutError when it has passed.  An item's exception is raised in its place, when the
+        results of all items before it have been given; it ends the iterator.  That, as closing it, cancels
+        what has not started.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2) as ex:
+        ...     list(ex.map(divmod, [7, 8, 9], [2, 3, 4]))
+        [(3, 1), (2, 2), (2, 1)]
+        """
+        style = ITEM if len(iterables) == 1 else STAR
+        items: Iterable[Any] = iterables[0] if len(iterables) == 1 else zip(*iterables)
+        return self._map(fn, style, items, timeout, chunksize, buffersize)
+
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        /,
+        iterable: Iterable[Iterable[Any]],
+        *,
+        timeout: Optional[float] = None,
+        chunksize: int = 1,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[T]:
+        """The results of ``fn(*args)`` for each `args` of `iterable`, in order; else as :meth:`map`.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2) as ex:
+        ...     list(ex.starmap(pow, [(2, 5), (3, 2)]))
+        [32, 9]
+        """
+        return self._map(fn, STAR, map(tuple, iterable), timeout, chunksize, buffersize)
+
+    def _map(
+        self,
+        fn: Callable[..., T],
+        style: int,
+        items: Iterable[Any],
+        timeout: Optional[float],
+        chunksize: int,
+        buffersize: Optional[int],
+    ) -> Iterator[T]:
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        dispatcher = self._session.start()
+        row = Row(dispatcher.note_cancelled)
+        try:
+            function = dispatcher.journal.function(fn)
+        except Exception as error:  # as in submit: it is raised where the first result is asked for
+            dispatcher.check_open()
+            row.failed(error)
+            return row.results(deadline, None)
+        feeder = _Feeder(dispatcher, row, function, style, iter(items), self._policy, _name(fn))
+        feeder.feed(buffersize)
+        return row.results(deadline, feeder.refill(buffersize) if buffersize is not None else None)
+
+    def options(self, **options: Any) -> View:
+        """The same executor with other options for some tasks.
+
+        - ``retries`` (int): how often a task is run again whose worker was lost or timed out;
+        - ``timeout`` (seconds): ends the task, and with it its worker, when it takes longer.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     ex.options(retries=2, timeout=60).submit(pow, 2, 5).result()
+        32
+
+        Raises OptionError for one that is unknown or cannot be read.
+        """
+        for name in options:
+            if name not in TASK_OPTIONS:
+                raise OptionError.unknown(name, TASK_OPTIONS)
+        return View(self, _with(self._policy, options))
+
+
+class View(Submitter):
+    """An executor with other options; what is not about single tasks is the executor's own affair."""
+
+    def __init__(self, of: Submitter, policy: Policy) -> None:
+        self._of = of
+        self._session = of._session
+        self._policy = policy
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut down the executor that this is a view of."""
+        self._of.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+class ClusterExecutor(Submitter):
+    """The base of all executors: `concurrent.futures.Executor`, and what a scheduler adds to it."""
+
+    _shared = True
+    _orphan_timeout = 600.0
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        max_workers: int,
+        initializer: Optional[Callable[..., object]],
+        initargs: tuple[Any, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        settings = check_executor(options, max_workers, initializer)
+        self._max_workers = max_workers = settings.max_workers
+        self._policy = _with(Policy(), {name: options[name] for name in TASK_OPTIONS if name in options})
+        self._session = Session(
+            Settings(
+                max_workers=max_workers,
+                max_tasks=settings.max_tasks_per_child or 0,
+                run_dir=settings.run_dir,
+                run_parent=self._run_parent(),
+                keep=settings.keep,
+                doorbell=settings.doorbell,
+                shared=self._shared,
+            ),
+            scheduler,
+            _recipe_maker(settings, self._shared, self._orphan_timeout),
+            None if initializer is None else (initializer, initargs),
+        )
+        finalizer = weakref.finalize(self, _forget, self._session)
+        # The session has its own way at the interpreter's end.
+        finalizer.atexit = False  # type: ignore[misc,unused-ignore]  # typeshed of mypy 1.19 and older
+
+    def _run_parent(self) -> str:
+        return os.path.join(os.getcwd(), ".clusterfutures")
+
+    # -- the run --------------------------------------------------------------------------------
+
+    @property
+    def run_dir(self) -> str:
+        """The run's directory."""
+        return self._session.run_dir
+
+    @property
+    def active_workers(self) -> int:
+        """How many workers can take tasks now."""
+        return self._session.dispatcher.active_workers()
+
+    def wait_for_workers(self, count: int, timeout: Optional[float] = None) -> bool:
+        """Have `count` workers started, and wait until they can take tasks.
+
+        Returns False if they cannot after `timeout` seconds.  Raises ValueError for more than
+        `max_workers`, RuntimeError after `shutdown`, and BrokenProcessPool when no worker can be had.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2) as ex:
+        ...     ex.wait_for_workers(2), ex.active_workers
+        (True, 2)
+        """
+        count = whole_number("count", count, least=0)
+        if count > self._max_workers:
+            raise ValueError(f"{count} workers are more than max_workers={self._max_workers}; see scale()")
+        dispatcher = self._session.start()
+        dispatcher.demand(count)
+        return dispatcher.wait_for_workers(count, timeout)
+
+    def scale(self, count: int) -> None:
+        """Set `max_workers` to `count`; surplus workers finish what they have and leave, idle ones first."""
+        count = whole_number("count", count, least=1)
+        self._max_workers = count
+        self._session.scale(count)
+
+    def flush(self) -> None:
+        """Return when everything submitted so far is in the run directory."""
+        self._session.dispatcher.flush()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; see `concurrent.futures.Executor.shutdown`.
+
+        With `wait`, returns when all tasks are done, all workers have left and all jobs have ended.
+        """
+        self._session.close(wait, cancel_futures)
+
+    def __exit__(self, kind: object, value: object, trace: object) -> Literal[False]:
+        """Wait for the tasks; but after an exception in the ``with`` body end them, running ones as well."""
+        if kind is not None:
+            self._session.abort()
+        self.shutdown(wait=True)
+        return False
+
+    def terminate_workers(self) -> None:
+        """End all workers with SIGTERM, and shut down; pending tasks are cancelled, running ones fail."""
+        self._end_workers(15)
+
+    def kill_workers(self) -> None:
+        """End all workers with SIGKILL, and shut down; pending tasks are cancelled, running ones fail."""
+        self._end_workers(9)
+
+    def _end_workers(self, number: int) -> None:
+        self._session.close(wait=False, cancel=True)
+        self._session.signal_workers(number)
+
+
+class _Feeder:
+    """Submits the items of one map."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        row: Row,
+        function: Function,
+        style: int,
+        items: Iterator[Any],
+        policy: Policy,
+        name: str,
+    ) -> None:
+        self._dispatcher, self._row, self._function = dispatcher, row, function
+        self._style, self._items, self._policy, self._name = style, items, policy, name
+
+    def feed(self, limit: Optional[int]) -> None:
+        """Submit up to `limit` items, all of them if it is None."""
+        items = self._items if limit is None else islice(self._items, limit)
+        bodies: list[bytes] = []
+        parents: list[Future[Any]] = []
+        portion = 1  # the first items start at once; then ever more are handed over together
+        dumps, keep, name = payload.dumps_item, self._dispatcher.journal.keep, self._name
+        try:
+            for item in items:
+                try:
+                    body = dumps(item, keep, parents, name)
+                except Exception as error:  # as in submit: it is raised in this item's place
+                    self._hand_over(bodies)
+                    bodies = []
+                    self._row.failed(error)
+                    continue
+                if parents:
+                    self._hand_over(bodies)
+                    self._dispatcher.add_waiting_item(
+                        self._row, self._style, self._function, body, parents, self._policy
+                    )
+                    bodies, parents = [], []
+                    continue
+                bodies.append(body)
+                if len(bodies) >= portion:
+                    self._hand_over(bodies)
+                    bodies = []
+                    portion = min(2 * portion, PORTION)
+        except BaseException:
+            self._row.cancelled = True  # what was submitted has no iterator to come out of
+            self._dispatcher.note_cancelled()
+            raise
+        self._hand_over(bodies)
+
+    def _hand_over(self, bodies: list[bytes]) -> None:
+        if bodies:
+            self._dispatcher.add_items(self._row, self._style, self._function, bodies, self._policy)
+
+    def refill(self, buffersize: int) -> Callable[[], None]:
+        """To be called after each result: keeps up to `buffersize` items under way."""
+        portion = max(1, min(buffersize // 16, PORTION))
+        taken = 0
+
+        def one_taken() -> None:
+            nonlocal taken
+            taken += 1
+            if taken >= portion:
+                self.feed(taken)
+                taken = 0
+
+        return one_taken
+
+
+def _with(policy: Policy, options: Mapping[str, Any]) -> Policy:
+    changes: dict[str, Any] = {name: task_option(name, value) for name, value in options.items()}
+    return policy._replace(**changes)
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+def _authkey() -> bytes:
+    """What proxies of a `multiprocessing.Manager` need to connect; empty if there can be none."""
+    if "multiprocessing.managers" not in sys.modules:
+        return b""
+    from multiprocessing.process import current_process
+
+    return bytes(current_process().authkey)
+
+
+def _failed(dispatcher: Dispatcher, error: BaseException) -> ClusterFuture[Any]:
+    """A future that has its error already."""
+    future: ClusterFuture[Any] = ClusterFuture(dispatcher)
+    future.set_running_or_notify_cancel()
+    Settled(future, error=error).deliver()
+    return future
+
+
+def _forget(session: Session) -> None:
+    """The executor is gone: what was submitted is finished."""
+    session.close(wait=False, cancel=False)
+
+
+def _recipe_maker(
+    settings: ExecutorOptions, shared: bool, orphan_timeout: float
+) -> Callable[[str], Recipe]:
+    """How jobs are made; called at the first submission, when the working directory and path are final."""
+
+    def make(run_id: str) -> Recipe:
+        here = os.path.dirname(os.path.abspath(__file__))
+        version = "{}.{}".format(*sys.version_info[:2])
+        flags = subprocess._args_from_interpreter_flags() if settings.python is None else []  # type: ignore[attr-defined]
+        python = settings.python or [sys.executable]
+        patience = settings.orphan_timeout or orphan_timeout
+        specification = Specification(
+            run_id=run_id,
+            shared=shared,
+            workers=1,
+            max_tasks=settings.max_tasks_per_child or 0,
+            initializer=None,
+            sys_path=[os.path.abspath(entry) for entry in sys.path],
+            orphan=settings.orphan,
+            orphan_timeout=float("inf") if settings.orphan == "keep" else patience,
+            job_id="",
+            authkey=_authkey(),
+        )
+        return Recipe(
+            name="clusterfutures",
+            argv=[*python, *flags, os.path.join(here, "bootstrap.py"), version],
+            cwd=settings.cwd or os.getcwd(),
+            environment=dict(settings.env),
+            setup="\n".join(settings.setup),
+            specification=specification,
+        )
+
+    return make

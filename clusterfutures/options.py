@@ -1,0 +1,178 @@
+"""The options of executors: what they are called, what they may be, and what is wrong with them."""
+
+from __future__ import annotations
+
+import operator
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from numbers import Real
+from typing import Any, NamedTuple, Optional
+
+from clusterfutures.errors import OptionError
+
+TASK_OPTIONS = ("retries", "timeout")
+"""Options that can differ from task to task: ``ex.options(...)``."""
+
+EXECUTOR_OPTIONS = (
+    *TASK_OPTIONS,
+    "cwd",
+    "doorbell",
+    "env",
+    "keep",
+    "max_tasks_per_child",
+    "orphan",
+    "orphan_timeout",
+    "python",
+    "run_dir",
+    "setup",
+)
+
+KEEP = ("failed", "always", "never")
+ORPHAN = ("drain", "kill", "keep")
+
+
+class ExecutorOptions(NamedTuple):
+    """An executor's options, checked."""
+
+    max_workers: int
+    max_tasks_per_child: Optional[int]
+    run_dir: Optional[str]
+    keep: str
+    python: Optional[list[str]]
+    setup: list[str]
+    env: dict[str, Optional[str]]
+    cwd: Optional[str]
+    doorbell: bool
+    orphan: str
+    orphan_timeout: Optional[float]
+
+
+def check_executor(
+    options: Mapping[str, Any], max_workers: object, initializer: object
+) -> ExecutorOptions:
+    """Check what an executor was given; raises OptionError, or what ProcessPoolExecutor would raise."""
+    for name in options:
+        if name not in EXECUTOR_OPTIONS:
+            raise OptionError.unknown(name, (*EXECUTOR_OPTIONS, "initargs", "initializer", "max_workers"))
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    return ExecutorOptions(
+        max_workers=whole_number("max_workers", max_workers, least=1),
+        max_tasks_per_child=_max_tasks(options.get("max_tasks_per_child")),
+        run_dir=_path("run_dir", options.get("run_dir")),
+        keep=_choice("keep", options.get("keep", "failed"), KEEP),
+        python=_command(options.get("python")),
+        setup=_lines(options.get("setup")),
+        env=_environment(options.get("env")),
+        cwd=_path("cwd", options.get("cwd")),
+        doorbell=_switch("doorbell", options.get("doorbell", True)),
+        orphan=_choice("orphan", options.get("orphan", "drain"), ORPHAN),
+        orphan_timeout=_seconds("orphan_timeout", options.get("orphan_timeout")),
+    )
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` if it is an integer of `least` or more; else TypeError or ValueError, as from the stdlib."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    number = operator.index(value)  # numpy's integers, too
+    if number < least:
+        bound = f"greater than {least - 1}" if least else "0 or more"
+        raise ValueError(f"{name} must be {bound}, not {number}")
+    return number
+
+
+def task_option(name: str, value: Any) -> float:
+    """The checked value of one of the TASK_OPTIONS; None is its default."""
+    if name == "timeout":
+        return _seconds(name, value) or 0.0
+    if value is None:
+        return 0
+    try:
+        return whole_number(name, value, least=0)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from None
+
+
+def _max_tasks(value: Any) -> Optional[int]:
+    if value is None:
+        return None
+    return whole_number("max_tasks_per_child", value, least=1)
+
+
+def _path(name: str, value: Any) -> Optional[str]:
+    if value is None:
+        return None
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        raise OptionError(f"{name} must be a path, not {value!r}") from None
+    if isinstance(path, bytes) or "\0" in path:
+        raise OptionError(f"{name} must be a path of text, not {value!r}")
+    if not path:
+        raise OptionError(f"{name} must not be empty")
+    return str(path)
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return str(value)
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _seconds(name: str, value: Any) -> Optional[float]:
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 < value < float("inf"):
+        raise OptionError(f"{name} must be a number of seconds above 0, or a timedelta, not {value!r}")
+    return float(value)
+
+
+def _command(value: Any) -> Optional[list[str]]:
+    if value is None:
+        return None
+    words: list[Any]
+    try:
+        if isinstance(value, os.PathLike):
+            value = [value]
+        words = shlex.split(value) if isinstance(value, str) else [os.fspath(word) for word in value]
+    except (TypeError, ValueError):
+        words = []
+    if not words or not words[0] or not all(isinstance(word, str) and "\0" not in word for word in words):
+        hint = "'python3.11' or 'apptainer exec image.sif python3'"
+        raise OptionError(f"python must be a command, as {hint}, not {value!r}")
+    return words
+
+
+def _lines(value: Any) -> list[str]:
+    if value is None:
+        return []
+    many = isinstance(value, Iterable) and not isinstance(value, str)
+    lines: list[Any] = list(value) if many else [value]
+    if not all(isinstance(line, str) and "\0" not in line for line in lines):
+        raise OptionError(f"setup must be shell lines, not {value!r}")
+    return lines
+
+
+def _environment(value: Any) -> dict[str, Optional[str]]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise OptionError(f"env must map names to values (None unsets), not be {value!r}")
+    for name, content in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise OptionError(f"env: {name!r} cannot be the name of a variable")
+        if content is not None and (not isinstance(content, str) or "\0" in content):
+            raise OptionError(f"env: the value of {name} must be text or None, not {content!r}")
+    return dict(value)

@@ -1,0 +1,1 @@
+"""What can start jobs: a module for each, behind :class:`clusterfutures.schedulers.base.Scheduler`."""

@@ -1,0 +1,127 @@
+"""This machine as a scheduler: a job is a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from typing import Optional
+
+from clusterfutures.errors import SubmissionError
+from clusterfutures.schedulers.base import INDEX, JobRequest, JobStatus, Scheduler
+from clusterfutures.states import JobState
+
+SWEPT_WITHIN = 1.0  # seconds to wait for killed processes to be gone
+
+
+class LocalScheduler(Scheduler):
+    """Starts each element as a process in a session of its own, so that Ctrl-C reaches the driver alone."""
+
+    name = "local"
+    interval = 0.5
+    closing_interval = 0.005  # asking costs a system call here
+
+    def __init__(self) -> None:
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, request: JobRequest) -> list[str]:
+        """Start the processes; an id is a process id."""
+        environment = _changed(request.environment)
+        ids = []
+        for index in range(request.elements):
+            command = [str(index) if word == INDEX else word for word in request.argv]
+            if request.setup:
+                command = [*_shell(), "set -e\n" + request.setup + '\nexec "$@"', "setup", *command]
+            ids.append(self._start(command, request, index, environment))
+        return ids
+
+    def _start(
+        self, command: list[str], request: JobRequest, index: int, environment: dict[str, str]
+    ) -> str:
+        log = request.logs[index]
+        try:
+            with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=request.cwd,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            what = "cwd" if request.cwd is not None and not os.path.isdir(request.cwd) else "python"
+            raise SubmissionError(f"{what}: cannot start {command[0]!r}: {error}", command) from error
+        self._processes[str(process.pid)] = process
+        return str(process.pid)
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Kill the processes' groups; their workers notice that the supervisor is gone."""
+        for job_id in job_ids:
+            process = self._processes.get(job_id)
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def sweep(self, job_id: str, pids: Iterable[int]) -> None:
+        """Kill the groups of workers that outlive their supervisor, and see them dead."""
+        killed = [pid for pid in pids if _in_session(pid, int(job_id))]
+        for pid in killed:
+            _kill_group(pid)
+        deadline = time.monotonic() + SWEPT_WITHIN
+        while any(_in_session(pid, int(job_id)) for pid in killed) and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+        """Which of them still run, and how the others ended."""
+        return {
+            job_id: _status(self._processes[job_id].poll())
+            for job_id in job_ids
+            if job_id in self._processes
+        }
+
+
+def _in_session(pid: int, session: int) -> bool:
+    """Whether `pid` is that worker still, and neither gone nor a zombie that nobody has buried yet."""
+    try:
+        if os.getsid(pid) != session:
+            return False
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # no /proc here: a zombie counts as alive, for as long as the sweep waits
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has just gone by itself
+
+
+def _status(code: Optional[int]) -> JobStatus:
+    if code is None:
+        return JobStatus(JobState.RUNNING)
+    if code < 0:
+        return JobStatus(JobState.FAILED, signal=-code)
+    return JobStatus(JobState.FAILED if code else JobState.COMPLETED, exit_code=code)
+
+
+def _changed(changes: Mapping[str, Optional[str]]) -> dict[str, str]:
+    environment = dict(os.environ)
+    for name, value in changes.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
+
+
+def _shell() -> list[str]:
+    # `module` and `conda` are functions of bash on most sites; where there is none, POSIX must do.
+    return [shutil.which("bash") or "/bin/sh", "-c"]

@@ -1,0 +1,348 @@
+"""One run's life in the driver: its directory, its doorbell, its watching thread, and how all of it ends.
+
+An executor has one session; the thread and the futures do not hold the executor, so that one that is
+forgotten without `shutdown` finishes its work and goes.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
+from clusterfutures.allocation import Recipe
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.doorbell import Doorbell
+from clusterfutures.errors import RunDirectoryError
+from clusterfutures.logs import FORMAT
+from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.spool import RunDirectory, make_folder, publish
+from clusterfutures.watch import Watch
+
+log = logging.getLogger("clusterfutures")
+
+SOCKET_PATH = 90  # bytes; the shortest limit among systems is 104
+PATIENCE_AT_EXIT = 1.0  # seconds of silence before the exit says what it waits for
+
+
+class Settings(NamedTuple):
+    """What an executor was asked for, beside how its jobs are made."""
+
+    max_workers: int
+    max_tasks: int
+    run_dir: Optional[str]
+    run_parent: str
+    keep: str
+    doorbell: bool
+    shared: bool
+
+
+class Hold:
+    """As long as somebody holds one, the run's directory stays; `remove` says whether it goes then."""
+
+    def __init__(self, path: str) -> None:
+        self._fate = {"remove": False}
+        weakref.finalize(self, _remove, path, os.getpid(), self._fate)
+
+    def release(self, remove: bool) -> None:
+        """The run has ended."""
+        self._fate["remove"] = remove
+
+
+def _remove(path: str, pid: int, fate: dict[str, bool]) -> None:
+    if fate["remove"] and os.getpid() == pid:  # never in a fork of the process that made it
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Session:
+    """Everything behind one executor."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        scheduler: Scheduler,
+        make_recipe: Callable[[str], Recipe],
+        initializer: Optional[tuple[Callable[..., Any], tuple[Any, ...]]],
+    ) -> None:
+        self.settings = settings
+        self._scheduler, self._make_recipe, self._initializer = scheduler, make_recipe, initializer
+        self._lock = threading.Lock()
+        self._watch: Optional[Watch] = None
+        self._bell_folder = ""
+        self.foreign = False  # this is a fork of the process that made it
+        self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+        self.run_dir = make_run_directory(settings, self.run_id)
+        self.run = RunDirectory(self.run_dir, shared=settings.shared)
+        self.dispatcher = Dispatcher(
+            self.run, settings.max_workers, settings.max_tasks, self._ring, self._wake
+        )
+        self._hold: Optional[Hold] = Hold(self.run_dir)
+        self.dispatcher.hold = self._hold
+        _sessions.add(self)
+
+    # -- start ----------------------------------------------------------------------------------
+
+    def start(self) -> Dispatcher:
+        """The dispatcher, with somebody watching."""
+        if self._watch is None:
+            with self._lock:
+                if self._watch is None:
+                    self._start()
+        return self.dispatcher
+
+    def _start(self) -> None:
+        if self.foreign:
+            raise RuntimeError(
+                "this executor was made in another process, of which this one is a fork; make one here"
+            )
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if getattr(_multiprocessing_child(), "_inheriting", False):
+            raise RuntimeError(
+                "this program is being imported by a child of multiprocessing, which would start it all over "
+                "again; put what starts the executor under: if __name__ == '__main__':"
+            )
+        self.dispatcher.check_open()
+        recipe = self._make_recipe(self.run_id)
+        if self._initializer is not None:
+            function, args = self._initializer
+            journal = self.dispatcher.journal
+            places = (journal.function(function).place, journal.call(args, {}))
+            journal.publish()
+            recipe = recipe._replace(specification=recipe.specification._replace(initializer=places))
+        bell = self._make_bell() if self.settings.doorbell else None
+        self.dispatcher.deaf = bell is None
+        watch = Watch(self.run, self._scheduler, recipe, bell)
+        watch.dispatcher = self.dispatcher
+        watch.ended = self._ended
+        try:
+            watch.start_lease()
+            watch.thread.start()
+        except BaseException:
+            if bell is not None:
+                bell.close()
+            self._remove_bell_folder()
+            raise
+        self._watch = watch
+
+    def _make_bell(self) -> Optional[Doorbell]:
+        key = self.run.key()
+        path = self.run.bell
+        try:
+            if len(os.fsencode(path)) > SOCKET_PATH:
+                short = "/tmp" if os.path.isdir("/tmp") else None
+                self._bell_folder = tempfile.mkdtemp(prefix="cf-", dir=short)
+                path = os.path.join(self._bell_folder, "bell")
+            return Doorbell(key, path=path)
+        except (OSError, ValueError) as error:
+            log.warning("no doorbell (%s); everything works, and is found by looking", error)
+            return None
+
+    def _ring(self, *args: Any) -> None:
+        if self._watch is not None:
+            self._watch.ring(*args)
+
+    def _wake(self) -> None:
+        if self._watch is not None:
+            self._watch.wake()
+
+    # -- end ------------------------------------------------------------------------------------
+
+    def scale(self, count: int) -> None:
+        """Change the number of workers that there may be."""
+        surplus = count < self.dispatcher.max_workers
+        self.dispatcher.max_workers = count
+        watch = self._watch
+        if watch is not None and surplus:
+            watch.post(lambda: watch.allocation.shrink(count))
+        self._wake()
+
+    def close(self, wait: bool, cancel: bool) -> None:
+        """Take nothing more; see `Executor.shutdown`."""
+        if self.foreign:
+            return
+        self.dispatcher.close(cancel)
+        with self._lock:
+            if self._watch is None:
+                self._ended()
+                return
+        if wait and threading.current_thread() is not self._watch.thread:
+            self._watch.over.wait()
+
+    def abort(self) -> None:
+        """End what runs, cancel what does not; returns at once."""
+        if self.foreign:
+            return
+        self.dispatcher.failures += 1  # a run that was ended is no run that ended well
+        if self._watch is not None:
+            self._watch.aborting = True
+        self.close(wait=False, cancel=True)
+
+    def join(self, timeout: Optional[float] = None) -> bool:
+        """Wait for the end; True if it has come."""
+        if self._watch is None or self.foreign:
+            return True
+        return self._watch.over.wait(timeout)
+
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to every worker."""
+        watch = self._watch
+        if watch is not None:
+            for member in self.dispatcher.members():
+                watch.post(lambda ref=member.ref: watch.allocation.kill(ref, 0, number))  # type: ignore[misc]
+
+    def _ended(self) -> None:
+        """The last thing that the watching thread does."""
+        keep, failed = self.settings.keep, bool(self.dispatcher.failures)
+        remove = keep == "never" or (keep == "failed" and not failed)
+        if self._hold is not None:
+            self._hold.release(remove)
+            self._hold = self.dispatcher.hold = None
+        self._remove_bell_folder()
+        if failed and not remove:
+            log.warning("not all tasks of the run ended well; its logs are in %s", self.run_dir)
+
+    def _remove_bell_folder(self) -> None:
+        if self._bell_folder:
+            shutil.rmtree(self._bell_folder, ignore_errors=True)
+
+    def forked(self) -> None:
+        """In a fork of the process that made it: none of this is ours."""
+        self.foreign = True
+        self._lock = threading.Lock()  # the old one may be held by a thread that does not exist here
+        self.dispatcher.abandon()
+        watch, self._watch = self._watch, None
+        if watch is not None and watch.bell is not None:
+            watch.bell.close()
+
+
+def make_run_directory(settings: Settings, run_id: str) -> str:
+    """Make the directory of a run, for this user alone; returns its absolute path.
+
+    Raises RunDirectoryError if it cannot be made, or is somebody else's, or another run's.
+    """
+    path = settings.run_dir
+    claimed = ""
+    try:
+        if path is None:
+            make_folder(settings.run_parent)
+            path = tempfile.mkdtemp(prefix=f"clusterfutures-{run_id}-", dir=settings.run_parent)
+        else:
+            path = os.path.abspath(path)
+            _claim(path)
+        claimed = path
+        _furnish(path, run_id, settings.shared)
+    except RunDirectoryError:
+        raise
+    except OSError as error:
+        if claimed:  # what is half made would be refused the next time
+            shutil.rmtree(claimed, ignore_errors=True)
+        where = path or settings.run_parent
+        raise RunDirectoryError(f"cannot make a run directory in {where}: {error}", where) from error
+    return path
+
+
+def _furnish(path: str, run_id: str, shared: bool) -> None:
+    run = RunDirectory(path, shared=shared)
+    make_folder(run.jobs)
+    publish(run.secret, os.urandom(32), sync=shared)
+    about = {
+        "format": FORMAT,
+        "run_id": run_id,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "user": _user(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": sys.version.split()[0],
+        "program": sys.argv[0] if sys.argv else "",
+    }
+    publish(run.about, json.dumps(about, indent=1).encode(), sync=shared)
+
+
+def _claim(path: str) -> None:
+    """Make `path`, or take it over if it is an empty directory of this user."""
+    if not os.path.lexists(path):
+        make_folder(path)
+        return
+    if not os.path.isdir(path):
+        raise RunDirectoryError(f"{path} is not a directory", path)
+    info = os.stat(path)
+    if info.st_uid != os.geteuid():
+        raise RunDirectoryError(f"{path} belongs to user {info.st_uid}: choose another run_dir", path)
+    if os.path.exists(RunDirectory(path, shared=False).about):
+        raise RunDirectoryError(f"{path} belongs to another run: choose another run_dir, or remove it", path)
+    if os.listdir(path):
+        raise RunDirectoryError(f"{path} is not empty and not a run directory: choose another run_dir", path)
+    os.chmod(path, 0o700)
+
+
+def _multiprocessing_child() -> object:
+    module = sys.modules.get("multiprocessing.process")
+    return module.current_process() if module is not None else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return str(os.getuid())
+
+
+# -- the interpreter's end, and forks -------------------------------------------------------------
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_exiting = False
+
+
+def _at_exit() -> None:
+    """Wait for submitted work, as ProcessPoolExecutor does; say so; the second Ctrl-C leaves."""
+    global _exiting
+    _exiting = True
+    sessions = list(_sessions)
+    interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
+    for session in sessions:
+        if interrupted and not hasattr(sys, "ps1"):  # the program was interrupted: so are its jobs
+            session.abort()
+        else:
+            session.close(wait=False, cancel=False)
+    try:
+        _wait_for(sessions)
+    except KeyboardInterrupt:
+        for session in sessions:
+            session.abort()
+        _wait_for(sessions)
+
+
+def _wait_for(sessions: list[Session]) -> None:
+    said = False
+    for session in sessions:
+        while not session.join(PATIENCE_AT_EXIT):
+            if not said and session.dispatcher.unfinished:
+                said = True
+                log.warning(
+                    "waiting for %d tasks in %s before the interpreter exits; Ctrl-C ends them",
+                    session.dispatcher.unfinished,
+                    session.run_dir,
+                )
+
+
+def _forked() -> None:
+    for session in list(_sessions):
+        session.forked()
+    _sessions.clear()
+
+
+# Before the threads that a user left are waited for, as concurrent.futures itself does it: they may be
+# waiting for our futures.  The function is private, and has been there since Python 3.9.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_forked)

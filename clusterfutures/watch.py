@@ -1,0 +1,404 @@
+"""The one thread of an executor: it hears the doorbell, reads what processes wrote, and keeps jobs going.
+
+Everything that it waits for has a bound, and everything that it hears of by bell it also finds by looking.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Optional
+
+from clusterfutures import payload
+from clusterfutures.allocation import Allocation, Element, Recipe
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.errors import InitializerFailed, TaskKilled
+from clusterfutures.link import GREW, LONGEST_POLL, LOOK, LOST, SHORTEST_POLL, SUPERVISOR, Lease
+from clusterfutures.logs import LogReader, LogWriter
+from clusterfutures.obituary import Post
+from clusterfutures.records import (
+    BROKEN,
+    ENDED,
+    GAVE_UP,
+    NUMBER,
+    OUTCOME,
+    READY,
+    RETURNED,
+    STARTED,
+    Ended,
+    Ready,
+    Started,
+)
+from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.wire import Record
+from clusterfutures.worker import Marker
+
+if TYPE_CHECKING:
+    from clusterfutures.doorbell import Caller, Doorbell
+    from clusterfutures.logs import Frame
+
+log = logging.getLogger("clusterfutures")
+
+SAFETY_LOOK = 1.0  # seconds between looks at everything, in case a bell was not heard
+RECALL_LOOK = 0.05  # seconds between looks for tasks that wait behind a long one
+ENDING_LOOK = 0.01  # the same while everything ends
+CHORE_INTERVAL = 0.01  # seconds for which chores may be left while nothing is pending
+LEASE_INTERVAL = 15.0
+STOP_AFTER = 10.0  # seconds that workers have to leave when all is done
+CANCEL_AFTER = 5.0  # seconds that a supervisor has to obey, before the scheduler is asked
+SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
+
+
+class Peer:
+    """A supervisor or a worker that tells us things."""
+
+    def __init__(self, ref: WorkerRef, outbox: LogReader) -> None:
+        self.ref, self.outbox = ref, outbox
+        self.caller: Optional[Caller] = None
+        self.heard = False
+        self.suspect_since = 0.0
+
+
+class Watch:
+    """Runs one executor; made by its first submission, ends when nothing is left to be done."""
+
+    def __init__(
+        self, run: RunDirectory, scheduler: Scheduler, recipe: Recipe, bell: Optional[Doorbell]
+    ) -> None:
+        self._run, self._scheduler, self.bell = run, scheduler, bell
+        self._lease_interval = min(LEASE_INTERVAL, recipe.specification.orphan_timeout / 4)
+        self._buried: dict[WorkerRef, int] = {}  # the last generation of each slot that is dead
+        self._peers: dict[WorkerRef, Peer] = {}
+        self._posted: deque[Callable[[], None]] = deque()
+        self._nudge = threading.Event()  # stands in for the bell's poll where there is none
+        self._pause = self._timeout = SHORTEST_POLL
+        self._mute = True  # somebody has no bell: what it writes is found by looking
+        self._looked = self._chored = 0.0
+        self._lease = Lease(0, bell.address if bell is not None else "")
+        self._leased = 0.0
+        self._deadline = 0.0  # when the next, harder step of ending is due
+        self._steps: list[Callable[[], None]] = []
+        self.allocation = Allocation(
+            run, scheduler, recipe, self.post, self.ring, self.break_, self._element_came, self._element_gone
+        )
+        self.dispatcher: Dispatcher  # set by the executor, which makes it with our `ring` and `wake`
+        self.ended: Callable[[], None] = lambda: None  # called last of all
+        # Waited for instead of the thread: up to Python 3.12 a Ctrl-C inside of Thread.join makes the thread
+        # pass for ended (python/cpython#90882).
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._main, name="clusterfutures-watch", daemon=True)
+        self.aborting = False
+
+    # -- from any thread ------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have the thread look for work."""
+        if self.bell is not None:
+            self.bell.wake()
+        else:
+            self._nudge.set()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have `call` made in this thread."""
+        self._posted.append(call)
+        self.wake()
+
+    def ring(self, ref: WorkerRef, inbox: LogWriter) -> None:
+        """Tell a process that its inbox has grown."""
+        peer = self._peers.get(ref)
+        if peer is not None and peer.caller is not None:
+            peer.caller.ring(Record(GREW, 0, inbox.segment - (1 if self._run.shared else 0), inbox.end))
+
+    def start_lease(self) -> None:
+        """Publish where the doorbell is, before any process looks for it."""
+        self._lease = Lease(self._lease.counter + 1, self._lease.address)
+        self._lease.write(self._run)
+        self._leased = time.monotonic()
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            while not self._over():
+                self._turn()
+        except BaseException as error:  # nobody else would ever hear of it
+            log.exception("the watching thread failed; its futures fail with it")
+            self.dispatcher.fail_all(error, broken=True)
+            self.allocation.cancel()
+        finally:
+            try:
+                self._close()
+            finally:
+                self.over.set()
+
+    def _turn(self) -> None:
+        rung = self._wait()
+        while self._posted:
+            self._posted.popleft()()
+        self._hear(rung)
+        now = time.monotonic()
+        if now - self._looked > self._timeout:
+            self._look(now)
+        if self._mute or self.dispatcher.stirring or now - self._chored > CHORE_INTERVAL:
+            self._do_chores(now)
+        else:
+            self._timeout = min(self._timeout, CHORE_INTERVAL)  # what was left is done then
+        # Last: whoever waits for a result runs from here on, and would contend with the above.
+        self.dispatcher.deliver()
+
+    def _do_chores(self, now: float) -> None:
+        self._chored = now
+        self._kill_doomed()
+        self.dispatcher.pump()
+        self.dispatcher.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
+        self.allocation.want(self.dispatcher.wanted())
+        self.allocation.ask()
+        if now - self._leased > self._lease_interval:
+            self._renew_lease()
+        self._mute = any(peer.caller is None for peer in self._peers.values())
+        self._timeout = self._look_interval()
+
+    def _wait(self) -> dict[Peer, None]:
+        """Sleep until somebody rings or it is time to look; returns who rang, in that order."""
+        timeout = ENDING_LOOK if self._deadline else self._timeout
+        rung: dict[Peer, None] = {}
+        if self.bell is None:
+            self._nudge.wait(timeout)
+            self._nudge.clear()
+            return rung
+        for event in self.bell.poll(timeout):
+            identity = event.line.identity
+            peer = self._peer(_ref(identity))
+            if peer is None:
+                event.line.close()
+                continue
+            if event.closed:
+                if peer.caller is event.line:
+                    peer.caller = None
+                    self.allocation.ask(at_once=identity.role == SUPERVISOR)
+                continue
+            peer.caller = event.line
+            if event.opened:
+                event.line.ring(Record(LOOK))  # what was written before there was a line
+            if event.record is not None and event.record.kind == LOST:
+                self.dispatcher.outcome_lost(event.record.b, event.record.c)
+            rung[peer] = None
+        return rung
+
+    def _look_interval(self) -> float:
+        if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= self.dispatcher.wanted():
+            return SAFETY_LOOK
+        if self._mute:
+            return self._pause
+        return RECALL_LOOK if self.dispatcher.uneven else SAFETY_LOOK
+
+    def _look(self, now: float) -> None:
+        """Read everything, rung or not."""
+        self._looked = now
+        if not self._hear(list(self._peers.values())):
+            self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
+
+    def _hear(self, peers: Iterable[Peer]) -> bool:
+        heard = False
+        for peer in peers:
+            frames = peer.outbox.read()
+            if frames:
+                heard = True
+                self._pause = SHORTEST_POLL
+                self._take(peer, frames)
+            elif peer.outbox.suspect:
+                self._suspect(peer)
+        return heard
+
+    def _suspect(self, peer: Peer) -> None:
+        now = time.monotonic()
+        if not peer.suspect_since:
+            peer.suspect_since = now
+        elif now - peer.suspect_since > SUSPECT and peer.ref.slot >= 0:
+            peer.suspect_since = now
+            log.error("worker %s: its outbox has a damaged record; ending the worker", peer.ref)
+            self.allocation.kill(peer.ref, 0, 9)
+
+    # -- what was heard -------------------------------------------------------------------------
+
+    def _peer(self, ref: WorkerRef) -> Optional[Peer]:
+        """Who `ref` is; None if it was buried before: the dead do not come back, but may still ring."""
+        peer = self._peers.get(ref)
+        if peer is None and not self._is_buried(ref):
+            peer = self._peers[ref] = Peer(ref, self._run.outbox_reader(ref))
+            self._mute = True
+        return peer
+
+    def _is_buried(self, ref: WorkerRef) -> bool:
+        if ref.slot >= 0 and self._is_buried(ref.supervisor):
+            return True
+        return ref.generation <= self._buried.get(ref._replace(generation=0), -2)
+
+    def _take(self, peer: Peer, frames: list[Frame]) -> None:
+        peer.heard = True
+        peer.suspect_since = 0.0
+        if peer.ref.slot < 0:
+            for kind, body in frames:
+                self._supervisor_says(peer.ref, kind, body)
+            return
+        bodies = [body for kind, body in frames if kind == OUTCOME]
+        if len(bodies) == len(frames):  # nearly always
+            self.dispatcher.outcomes(peer.ref, bodies)
+        else:
+            for item in frames:
+                self._worker_says(peer.ref, item)
+
+    def _worker_says(self, ref: WorkerRef, item: Frame) -> None:
+        if item.kind == OUTCOME:
+            self.dispatcher.outcomes(ref, (item.body,))
+        elif item.kind == RETURNED:
+            self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0])
+        elif item.kind == READY:
+            self._ready(ref, Ready.unpack(item.body))
+        elif item.kind == BROKEN:
+            cause = payload.loads_error(item.body)
+            error = InitializerFailed(f"the initializer failed in worker {ref}: {cause!r}")
+            error.__cause__ = cause
+            self.break_(error)
+        else:
+            log.warning("worker %s: record of unknown kind %d", ref, item.kind)
+
+    def _supervisor_says(self, ref: WorkerRef, kind: int, body: bytes) -> None:
+        if kind == STARTED:
+            started = Started.unpack(body)
+            self._started(ref._replace(slot=started.slot, generation=started.generation), started.pid)
+        elif kind == ENDED:
+            ended = Ended.unpack(body)
+            worker = ref._replace(slot=ended.slot, generation=ended.generation)
+            self._bury(worker, ended, ended.task - 1 if ended.task else None)
+        elif kind == GAVE_UP:
+            self.allocation.gave_up(ref, body.decode())
+        else:
+            log.warning("supervisor %s: record of unknown kind %d", ref, kind)
+
+    def _started(self, ref: WorkerRef, pid: int) -> None:
+        if self._peer(ref) is not None:
+            self.dispatcher.joined(ref, Post(str(ref), pid, None, None))
+
+    def _ready(self, ref: WorkerRef, ready: Ready) -> None:
+        self.allocation.alive.add(ref.supervisor)
+        self.dispatcher.ready(ref, Post(str(ref), ready.pid, ready.node, ready.job_id))
+
+    def _bury(self, ref: WorkerRef, ended: Optional[Ended], task: Optional[int]) -> None:
+        """A worker is dead: read what it left, then settle what it did not do."""
+        peer = self._peers.pop(ref, None)
+        if peer is not None:
+            self._take_final(peer)
+            if peer.caller is not None:
+                peer.caller.close()
+        self._buried[ref._replace(generation=0)] = ref.generation
+        self.dispatcher.ended(ref, ended, task)
+
+    def _element_came(self, element: Element) -> None:
+        """A supervisor was submitted: from now on its outbox is looked for."""
+        self._peer(element.ref)
+
+    def _element_gone(self, element: Element) -> None:
+        """A supervisor has ended: so have its workers, or they will in a moment."""
+        peer = self._peers.pop(element.ref, None)
+        if peer is not None:
+            self._take_final(peer)
+        left = [ref for ref in self._peers if ref.supervisor == element.ref]
+        self._buried[element.ref._replace(generation=0)] = element.ref.generation
+        self._scheduler.sweep(element.job_id, self.dispatcher.pids(left))
+        for ref in left:
+            task = Marker.read(self._run.markers(element.ref), ref.slot)
+            self._bury(ref, None, task - 1 if task else None)
+
+    def _take_final(self, peer: Peer) -> None:
+        frames = peer.outbox.read(final=True)
+        if frames:
+            self._take(peer, frames)
+        peer.outbox.close()
+
+    # -- chores ---------------------------------------------------------------------------------
+
+    def _kill_doomed(self) -> None:
+        for ref, number in self.dispatcher.doomed():
+            self.allocation.kill(ref, number + 1, 9)
+
+    def _renew_lease(self) -> None:
+        try:
+            self.start_lease()
+        except OSError as error:
+            self._leased = time.monotonic()
+            log.warning("could not renew the lease, workers may think that nobody is there: %s", error)
+
+    def break_(self, error: BaseException) -> None:
+        """Nothing can be run any more."""
+        self.dispatcher.fail_all(error, broken=True)
+        self.dispatcher.close(cancel=False)
+        self.allocation.stop()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        dispatcher = self.dispatcher
+        if self.aborting or (dispatcher.closing and not dispatcher.unfinished):
+            self._end()
+        else:
+            return False
+        return self.allocation.empty and not self._posted
+
+    def _end(self) -> None:
+        """Ask the workers to leave, then tell them, then have them removed: each after its time."""
+        now = time.monotonic()
+        if not self._deadline:
+            self._steps = [self._stop, self.allocation.cancel, self._give_up]
+            if not self.aborting:
+                self._steps.insert(0, self._dismiss)
+            self._deadline = now
+        self.dispatcher.dismiss(0)  # workers that have come since the last turn, too
+        if now >= self._deadline and self._steps:
+            step = self._steps.pop(0)
+            step()
+            self._deadline = now + (STOP_AFTER if step == self._dismiss else CANCEL_AFTER)
+
+    def _dismiss(self) -> None:
+        self.allocation.let_go()
+        self.allocation.cancel_silent(self._was_heard)
+
+    def _stop(self) -> None:
+        self.allocation.stop()
+        self.allocation.cancel_silent(self._was_heard)
+
+    def _was_heard(self, ref: WorkerRef) -> bool:
+        peer = self._peers.get(ref)
+        return peer is not None and peer.heard
+
+    def _give_up(self) -> None:
+        left = ", ".join(element.job_id for element in self.allocation.elements.values())
+        log.error("jobs %s could not be ended; they may still run", left)
+        for element in list(self.allocation.elements.values()):
+            del self.allocation.elements[element.ref]
+            self._element_gone(element)
+
+    def _close(self) -> None:
+        # Outcomes that were read in a turn that failed, or by the last step of ending, are no less valid.
+        self.dispatcher.deliver()
+        self.dispatcher.fail_all(TaskKilled("the run was ended before this task was done"), broken=False)
+        self.dispatcher.journal.close()
+        for peer in self._peers.values():
+            peer.outbox.close()
+        self._peers.clear()
+        self.allocation.close()
+        if self.bell is not None:
+            self.bell.close()
+        self._run.close()
+        self.ended()
+
+
+def _ref(identity: object) -> WorkerRef:
+    role, job, index, restart, slot, generation = identity[:6]  # type: ignore[index]
+    if role == SUPERVISOR:
+        return WorkerRef(job, index, restart)
+    return WorkerRef(job, index, restart, slot, generation)

@@ -1,0 +1,555 @@
+"""The run directory: where it is, who may use it, when it goes, and what a full disk does."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import logging
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clusterfutures import LocalExecutor, OutcomeNotWritten, RunDirectoryError, WorkerLost, WorkerStartError
+from clusterfutures.logs import LogReader
+from clusterfutures.records import TASKS, WAITING, Batch
+from tests import local_work as work
+from tests.support import ScriptResult, check_no_process_left, wait_until
+
+LIMIT = 30.0  # seconds; whatever takes longer hangs
+ROOT = os.geteuid() == 0
+SMALL_DISK = 3 << 20  # bytes
+TOO_LARGE = 4 << 20
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["bell", "polling"])
+def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
+    yield request.param
+    check_no_process_left()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that lets tasks go on once it exists; at the end of the test it does."""
+    path = tmp_path / "open"
+    yield path
+    path.touch()
+
+
+def written(pool: LocalExecutor) -> tuple[set[int], dict[int, list[int]]]:
+    """The numbers of the tasks in the journal, and of those that wait what they wait for."""
+    reader = LogReader(pool.run_dir, "tasks", shared=False)
+    tasks: set[int] = set()
+    waiting: dict[int, list[int]] = {}
+    for kind, body in reader.read():
+        if kind == TASKS:
+            batch = Batch.unpack(body)
+            tasks.update(range(batch.first, batch.first + len(batch.bodies)))
+        elif kind == WAITING:
+            waiting.update(_waiting(body))
+    reader.close()
+    return tasks, waiting
+
+
+def _waiting(body: bytes) -> dict[int, list[int]]:
+    # The head of the record: number, style, place of the function (three numbers), how many parents.
+    import struct
+    from array import array
+
+    head = struct.Struct("<QBQQQI")
+    number, _, _, _, _, count = head.unpack_from(body)
+    return {number: list(array("Q", body[head.size : head.size + 8 * count]))}
+
+
+class TestJournal:
+    """What was submitted is on disk, whatever becomes of it."""
+
+    def test_flush(self, bell: bool, tmp_path: Path, gate: Path) -> None:
+        with LocalExecutor(1, doorbell=bell) as pool:
+            futures = [
+                pool.submit(work.note_and_wait, str(tmp_path / "log"), n, str(gate)) for n in range(500)
+            ]
+            pool.flush()
+            assert written(pool)[0] == {*range(500)}
+            row = pool.map(abs, range(2000))
+            pool.flush()
+            assert written(pool)[0] == {*range(2500)}
+            gate.touch()
+            wait(futures, LIMIT)
+            assert list(row) == [*range(2000)]
+
+    def test_soon_without_flush(self, bell: bool, tmp_path: Path, gate: Path) -> None:
+        with LocalExecutor(1, doorbell=bell) as pool:
+            for number in range(5):
+                pool.submit(work.note_and_wait, str(tmp_path / "log"), number, str(gate))
+                wait_until(lambda: number in written(pool)[0], 5.0, lambda: written(pool))  # noqa: B023
+            gate.touch()
+
+    def test_tasks_that_wait_name_their_parents(self, bell: bool) -> None:
+        foreign: Future[int] = Future()
+        with LocalExecutor(1, doorbell=bell) as pool:
+            parent = pool.submit(work.same, 1)
+            child = pool.submit(work.total, parent, [foreign])
+            pool.flush()
+            assert child.task is not None
+            assert written(pool)[1] == {child.task: [0 + 1, 0]}, "numbers plus one; 0 is one of elsewhere"
+            foreign.set_result(2)
+            assert child.result(LIMIT) == 3
+
+    def test_flush_of_nothing(self, bell: bool) -> None:
+        pool = LocalExecutor(1, doorbell=bell)
+        pool.flush()
+        pool.submit(abs, 1).result(LIMIT)
+        pool.shutdown()
+        pool.flush()
+
+
+class TestPlace:
+    """`run_dir`, given or not."""
+
+    def test_by_default(self, bell: bool) -> None:
+        with LocalExecutor(1, doorbell=bell) as one, LocalExecutor(1, doorbell=bell) as two:
+            assert one.run_dir != two.run_dir
+            for pool in (one, two):
+                assert os.path.dirname(pool.run_dir) == tempfile.gettempdir()
+                assert os.stat(pool.run_dir).st_mode & 0o777 == 0o700
+                about = json.loads(Path(pool.run_dir, "run.json").read_text())
+                assert about["pid"] == os.getpid()
+
+    def test_given_as_a_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with LocalExecutor(1, run_dir=Path("deep", "er")) as pool:
+            assert pool.run_dir == str(tmp_path / "deep" / "er")
+            monkeypatch.chdir("/")
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+
+    def test_that_is_empty(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o755)
+        with LocalExecutor(1, run_dir=tmp_path) as pool:
+            assert pool.run_dir == str(tmp_path)
+            assert tmp_path.stat().st_mode & 0o777 == 0o700
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+
+    def test_is_closed_to_others(self, tmp_path: Path, bell: bool) -> None:
+        old = os.umask(0)
+        try:
+            with LocalExecutor(1, doorbell=bell, run_dir=tmp_path / "run") as pool:
+                pool.submit(np.sum, np.zeros(100_000)).result(LIMIT)
+                found = [path for path in (tmp_path / "run").rglob("*") if not path.is_socket()]
+                loose = [str(path) for path in found if path.stat().st_mode & 0o022]
+        finally:
+            os.umask(old)
+        assert len(found) > 10
+        assert loose == []
+
+    def test_hostile(self, bell: bool, hostile_tmp_path: Path) -> None:
+        path = hostile_tmp_path / "run {index}"
+        with LocalExecutor(1, doorbell=bell, run_dir=path, setup="true", keep="always") as pool:
+            assert pool.submit(work.context).result(LIMIT)[0].run_dir == str(path)
+            future = pool.submit(work.print_everywhere, "x")
+            future.result(LIMIT)
+            assert "write x" in future.stdout()
+        assert [each.name for each in hostile_tmp_path.iterdir()] == ["run {index}"], (
+            "nothing was made beside it"
+        )
+
+    def test_not_of_this_encoding(self, tmp_path: Path, bell: bool) -> None:
+        path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+        with LocalExecutor(1, doorbell=bell, run_dir=path) as pool:
+            assert pool.submit(work.context).result(LIMIT)[0].run_dir == path
+
+    def test_too_long_for_a_socket(self, tmp_path: Path, bell: bool) -> None:
+        path = tmp_path.joinpath(*["long" * 40] * 4)
+        before = {*Path("/tmp").glob("cf-*")}
+        with LocalExecutor(2, doorbell=bell, run_dir=path) as pool:
+            assert list(pool.map(abs, range(300), timeout=LIMIT)) == [*range(300)]
+            assert len({*Path("/tmp").glob("cf-*")} - before) <= 1
+        wait_until(lambda: not {*Path("/tmp").glob("cf-*")} - before, LIMIT, "the socket's directory to go")
+
+
+class TestRefused:
+    """Directories that are not taken."""
+
+    def check(self, path: object, *words: str) -> None:
+        with pytest.raises(RunDirectoryError) as caught:
+            LocalExecutor(1, run_dir=path)
+        assert isinstance(caught.value, OSError)
+        assert caught.value.path == str(path)
+        for word in (str(path), *words):
+            assert word in str(caught.value)
+
+    def test_of_another_run(self, tmp_path: Path) -> None:
+        with LocalExecutor(1, run_dir=tmp_path / "run") as pool:
+            self.check(tmp_path / "run", "another run")
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+
+    def test_of_a_finished_run(self, tmp_path: Path) -> None:
+        with LocalExecutor(1, run_dir=tmp_path / "run", keep="always"):
+            pass
+        self.check(tmp_path / "run", "another run")
+        assert (tmp_path / "run" / "run.json").exists()
+
+    def test_not_empty(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").touch()
+        self.check(tmp_path, "not empty")
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        self.check(tmp_path / "file", "not a directory")
+        self.check(tmp_path / "file" / "run")
+        assert (tmp_path / "file").read_text() == "mine"
+
+    @pytest.mark.skipif(not ROOT, reason="only root can give directories away")
+    def test_of_another_user(self, tmp_path: Path) -> None:
+        path = tmp_path / "theirs"
+        path.mkdir()
+        os.chown(path, 12345, 12345)
+        self.check(path, "belongs to user 12345")
+        assert list(path.iterdir()) == []
+
+    @pytest.mark.skipif(ROOT, reason="root may write everywhere")
+    def test_not_writable(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        self.check(tmp_path / "run", "Permission denied")
+
+    @pytest.mark.skipif(not ROOT, reason="only root can mount")
+    def test_read_only(self, tmp_path: Path) -> None:
+        with mounted(tmp_path / "disk", "ro") as disk:
+            self.check(disk / "run", "Read-only")
+
+    @pytest.mark.skipif(not ROOT, reason="only root can mount")
+    def test_full(self, tmp_path: Path) -> None:
+        with mounted(tmp_path / "disk", f"size={SMALL_DISK}") as disk:
+            with filled(disk):
+                self.check(disk / "run", "No space left")
+            with LocalExecutor(1, run_dir=disk / "run") as pool:
+                assert pool.submit(abs, -1).result(LIMIT) == 1, "the first try left nothing behind"
+
+    def test_changed_by_somebody_else_meanwhile(self, tmp_path: Path) -> None:
+        pool = LocalExecutor(1, run_dir=tmp_path / "run")
+        (tmp_path / "run").chmod(0o777)
+        error = pool.submit(abs, -1).exception(LIMIT)
+        assert isinstance(error, WorkerStartError)
+        assert "open to others" in str(error)
+        pool.shutdown()
+
+
+class TestKeep:
+    """When the directory goes and when it stays."""
+
+    @pytest.mark.parametrize("keep", ["failed", "always", "never"])
+    @pytest.mark.parametrize("ending", ["well", "exception", "death", "cancelled", "unused"])
+    def test_after_a_run(self, keep: str, ending: str, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.WARNING, "clusterfutures")
+        with LocalExecutor(1, keep=keep) as pool:
+            if ending == "exception":
+                pool.submit(work.fail, "x").exception(LIMIT)
+            elif ending == "death":
+                pool.submit(os._exit, 3).exception(LIMIT)
+            elif ending == "cancelled":
+                assert pool.submit(work.total, Future()).cancel()
+            elif ending == "well":
+                pool.submit(abs, -1).result(LIMIT)
+        failed = ending in ("exception", "death")
+        stays = keep == "always" or (keep == "failed" and failed)
+        gc.collect()
+        wait_until(lambda: os.path.exists(pool.run_dir) == stays, LIMIT, lambda: os.path.exists(pool.run_dir))
+        told = [record.getMessage() for record in caplog.records]
+        assert [pool.run_dir in text for text in told] == ([True] if failed and stays else [])
+
+    def test_until_no_future_needs_it(self, bell: bool) -> None:
+        with LocalExecutor(2, doorbell=bell) as pool:
+            futures = [pool.submit(print, n) for n in range(3)]
+        kept = futures.pop()
+        del futures
+        gc.collect()
+        assert os.path.exists(pool.run_dir)
+        assert kept.stdout() == "2\n"
+        del kept
+        gc.collect()
+        assert not os.path.exists(pool.run_dir)
+
+    def test_failed_map(self, bell: bool) -> None:
+        with LocalExecutor(1, doorbell=bell) as pool, pytest.raises(TypeError):
+            list(pool.map(abs, [1, "x", 3], timeout=LIMIT))
+        gc.collect()
+        assert os.path.exists(pool.run_dir)
+
+    def test_success_after_a_retry(self, tmp_path: Path) -> None:
+        with LocalExecutor(1, retries=1) as pool:
+            assert pool.submit(work.attempts, str(tmp_path / "log"), 1).result(LIMIT) == 1
+        gc.collect()
+        assert not os.path.exists(pool.run_dir)
+
+    def test_exception_in_the_body(self) -> None:
+        with pytest.raises(KeyError), LocalExecutor(1) as pool:
+            pool.submit(abs, 1).result(LIMIT)
+            raise KeyError
+        gc.collect()
+        assert os.path.exists(pool.run_dir), "a run that was ended is no run that ended well"
+
+    def test_forgotten_executor(self, bell: bool) -> None:
+        pool = LocalExecutor(1, doorbell=bell)
+        run_dir = pool.run_dir
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+        del pool
+        gc.collect()
+        wait_until(lambda: not os.path.exists(run_dir), LIMIT, "the directory of a forgotten executor to go")
+
+    def test_at_the_interpreters_end(self, run: Callable[..., ScriptResult], bell: bool) -> None:
+        result = run(
+            f"""\
+from clusterfutures import LocalExecutor
+ex = LocalExecutor(1, doorbell={bell})
+kept = ex.submit(abs, -1)
+print(ex.run_dir)
+"""
+        ).check()
+        assert result.stderr == ""
+        assert not os.path.exists(result.stdout.strip())
+
+    def test_failed_at_the_interpreters_end(self, run: Callable[..., ScriptResult], bell: bool) -> None:
+        result = run(
+            f"""\
+from clusterfutures import LocalExecutor
+ex = LocalExecutor(1, doorbell={bell})
+kept = ex.submit(abs, "x")
+print(ex.run_dir)
+"""
+        )
+        run_dir = result.stdout.strip()
+        assert os.path.exists(run_dir)
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1, result.report()
+        assert run_dir in lines[0]
+        assert result.returncode == 0
+
+    def test_a_fork_removes_nothing(self, run: Callable[..., ScriptResult]) -> None:
+        result = run(
+            """\
+import os, sys
+from clusterfutures import LocalExecutor
+ex = LocalExecutor(1)
+future = ex.submit(abs, -1)
+future.result()
+ex.shutdown()
+pid = os.fork()
+if pid == 0:
+    del future
+    sys.exit(0)
+os.waitpid(pid, 0)
+print(os.path.exists(ex.run_dir))
+"""
+        ).check()
+        assert result.stdout == "True\n"
+
+
+class mounted:  # noqa: N801  (used as a function)
+    """A small file system of its own, while the block lasts."""
+
+    def __init__(self, path: Path, options: str) -> None:
+        self.path, self.options = path, options
+
+    def __enter__(self) -> Path:
+        self.path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", self.options, "none", str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        gc.collect()
+        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+
+
+class filled:  # noqa: N801  (used as a function)
+    """No byte is free on the disk of `directory` while the block lasts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "filler"
+
+    def __enter__(self) -> None:
+        with self.path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4096))
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of `SMALL_DISK` bytes."""
+    if not ROOT:
+        pytest.skip("only root can mount a small file system")
+    with mounted(tmp_path / "disk", f"size={SMALL_DISK}") as path:
+        yield path
+
+
+@pytest.fixture
+def crowded(disk: Path, bell: bool) -> Iterator[LocalExecutor]:
+    """A pool of two workers that are there, on the small disk."""
+    with LocalExecutor(2, doorbell=bell, run_dir=disk / "run", keep="never") as pool:
+        assert pool.wait_for_workers(2, LIMIT)
+        yield pool
+
+
+class TestFullDisk:
+    """A write that fails costs its own task only."""
+
+    def check_alive(self, pool: LocalExecutor) -> None:
+        assert pool.submit(abs, -2).result(LIMIT) == 2
+        assert list(pool.map(abs, range(50), timeout=LIMIT)) == [*range(50)]
+
+    def test_task(self, crowded: LocalExecutor) -> None:
+        error = crowded.submit(len, b"x" * TOO_LARGE).exception(LIMIT)
+        assert isinstance(error, OSError)
+        assert error.errno == errno.ENOSPC
+        self.check_alive(crowded)
+
+    def test_item_of_a_map(self, crowded: LocalExecutor) -> None:
+        self.check_alive(crowded)
+        results = crowded.map(len, [b"1", b"x" * TOO_LARGE], timeout=LIMIT)
+        assert next(results) == 1
+        with pytest.raises(OSError, match="No space left"):
+            next(results)
+        self.check_alive(crowded)
+
+    def test_function(self, crowded: LocalExecutor) -> None:
+        block = b"x" * TOO_LARGE
+        error = crowded.submit(lambda: len(block)).exception(LIMIT)
+        assert isinstance(error, OSError)
+        self.check_alive(crowded)
+
+    def test_outcome(self, crowded: LocalExecutor) -> None:
+        error = crowded.submit(bytes, TOO_LARGE).exception(LIMIT)
+        assert type(error) is OutcomeNotWritten
+        assert isinstance(error, OSError)
+        assert (error.errno, error.strerror is not None) == (errno.ENOSPC, True)
+        assert "could not be written" in str(error)
+        self.check_alive(crowded)
+        assert crowded.submit(bytes, 1000).result(LIMIT) == bytes(1000)
+
+    def test_outcomes_of_a_map(self, crowded: LocalExecutor) -> None:
+        sizes = [1, 10, TOO_LARGE, 100, 1000]
+        results = crowded.map(bytes, sizes, timeout=LIMIT)
+        assert [len(next(results)), len(next(results))] == [1, 10]
+        with pytest.raises(OutcomeNotWritten):
+            next(results)
+        self.check_alive(crowded)
+
+    def test_buffer(self, crowded: LocalExecutor) -> None:
+        error = crowded.submit(np.sum, np.zeros(TOO_LARGE // 8)).exception(LIMIT)
+        assert isinstance(error, OSError)
+        assert error.errno == errno.ENOSPC
+        assert [path for path in Path(crowded.run_dir, "buffers").rglob("*") if path.is_file()] == []
+        assert crowded.submit(np.sum, np.ones(20_000)).result(LIMIT) == 20_000
+        self.check_alive(crowded)
+
+    def test_buffer_in_a_map(self, crowded: LocalExecutor) -> None:
+        results = crowded.map(np.sum, [np.ones(3), np.zeros(TOO_LARGE // 8)], timeout=LIMIT)
+        assert next(results) == 3
+        with pytest.raises(OSError, match="No space left"):
+            next(results)
+        self.check_alive(crowded)
+
+    def test_value_of_a_parent(self, crowded: LocalExecutor) -> None:
+        foreign: Future[bytes] = Future()
+        future = crowded.submit(len, foreign)
+        foreign.set_result(b"x" * TOO_LARGE)
+        assert isinstance(future.exception(LIMIT), OSError)
+        self.check_alive(crowded)
+
+    def test_no_room_at_all(self, crowded: LocalExecutor, disk: Path) -> None:
+        with filled(disk):
+            futures = [crowded.submit(work.same, "x" * 1000) for _ in range(200)]
+            assert not wait(futures, LIMIT).not_done
+            errors = [error for error in (future.exception(0) for future in futures) if error is not None]
+            assert errors, "there cannot have been room for all of them"
+            assert all(isinstance(error, OSError) for error in errors)
+        self.check_alive(crowded)
+
+    def test_worker_dies_when_there_is_no_room(
+        self, crowded: LocalExecutor, disk: Path, tmp_path: Path
+    ) -> None:
+        log, gate = str(tmp_path / "log"), tmp_path / "open"
+        gate.unlink(missing_ok=True)
+        future = crowded.submit(work.note_and_wait, log, 0, str(gate))
+        wait_until(lambda: work.notes(log) and future.pid, LIMIT)
+        assert future.pid is not None
+        with filled(disk):
+            os.kill(future.pid, 9)
+            wait([future], 2.0)  # it may be told only when there is room to tell it
+        assert isinstance(future.exception(LIMIT), (WorkerLost, OSError))
+        self.check_alive(crowded)
+
+    def test_shutdown_when_there_is_no_room(
+        self, disk: Path, bell: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pool = LocalExecutor(2, doorbell=bell, run_dir=disk / "run", keep="never")
+        assert pool.wait_for_workers(2, LIMIT)
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+        with filled(disk):
+            pool.shutdown()
+        assert "thread failed" not in caplog.text
+        assert pool.active_workers == 0
+
+    def test_specification(self, disk: Path, bell: bool) -> None:
+        pool = LocalExecutor(1, doorbell=bell, run_dir=disk / "run", keep="never")
+        with filled(disk):
+            try:
+                error = pool.submit(abs, -1).exception(LIMIT)
+            except OSError as raised:
+                error = raised
+            assert isinstance(error, (OSError, WorkerStartError))
+        pool.shutdown()
+
+
+def test_file_size_limit_of_the_workers(bell: bool) -> None:
+    with LocalExecutor(1, doorbell=bell, setup="ulimit -f 100", keep="never") as pool:
+        future = pool.submit(bytes, 300_000)
+        error = future.exception(LIMIT)
+        assert type(error) is OutcomeNotWritten
+        assert error.errno == errno.EFBIG
+        assert [pool.submit(abs, -n).result(LIMIT) for n in range(20)] == [*range(20)]
+
+
+def test_file_size_limit_of_the_driver(run: Callable[..., ScriptResult], bell: bool) -> None:
+    result = run(
+        f"""\
+import errno, resource
+from clusterfutures import LocalExecutor
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+with LocalExecutor(1, doorbell={bell}, keep="never") as ex:
+    error = ex.submit(len, b"x" * 200_000).exception(30)
+    print(isinstance(error, OSError), errno.errorcode[error.errno])
+    print([ex.submit(abs, -n).result(30) for n in range(3)])
+"""
+    ).check()
+    assert result.stdout.splitlines() == ["True EFBIG", "[0, 1, 2]"]
+
+
+def test_what_is_damaged_is_refused_not_loaded(tmp_path: Path, bell: bool) -> None:
+    log, gate = str(tmp_path / "log"), tmp_path / "open"
+    with LocalExecutor(1, doorbell=bell, keep="never") as pool:
+        first = pool.submit(work.note_and_wait, log, 0, str(gate))
+        wait_until(lambda: work.notes(log), LIMIT)
+        array = np.ones(100_000)
+        future: Future[Any] = pool.submit(np.sum, array)
+        [path] = [path for path in Path(pool.run_dir, "buffers").rglob("*") if path.is_file()]
+        path.write_bytes(bytes(array.nbytes))
+        gate.touch()
+        assert first.result(LIMIT) == 0
+        error = future.exception(LIMIT)
+        assert "does not have the content" in str(error)
+        assert pool.submit(abs, -1).result(LIMIT) == 1
