@@ -1,0 +1,1 @@
+"""LocalExecutor side by side with its peers; ``python benchmarks/run.py`` prints the table."""
