@@ -8,6 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which executors the contract suite runs on; the names are in tests/contract/executors.py."""
+    parser.addoption(
+        "--executors",
+        default="everyday",
+        help="run the contract suite on these executors, separated by commas; 'everyday' (the default) are "
+        "those that need no service, 'all' is every one",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files_with_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever a test leaves for its user to look at is thrown away with pytest's own directories."""

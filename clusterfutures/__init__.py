@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         Preempted,
         RemoteError,
         RunDirectoryError,
+        SchedulerUnavailable,
         SubmissionError,
+        SubmitLimitReached,
         TaskKilled,
         TaskPicklingError,
         TaskTimeout,
@@ -40,10 +42,12 @@ if TYPE_CHECKING:
     )
     from clusterfutures.futures import ClusterFuture
     from clusterfutures.local import LocalExecutor
+    from clusterfutures.slurm import SlurmExecutor
 
 _HOME = {
     "__version__": "_version",
     "LocalExecutor": "local",
+    "SlurmExecutor": "slurm",
     "ClusterFuture": "futures",
     "TaskContext": "context",
     "current_task": "context",
@@ -63,7 +67,10 @@ __all__ = [
     "Preempted",
     "RemoteError",
     "RunDirectoryError",
+    "SchedulerUnavailable",
+    "SlurmExecutor",
     "SubmissionError",
+    "SubmitLimitReached",
     "TaskContext",
     "TaskKilled",
     "TaskPicklingError",

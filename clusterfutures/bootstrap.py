@@ -4,7 +4,7 @@ import sys
 
 
 def main():  # type: ignore[no-untyped-def]
-    version, run_dir, job, index, restart = sys.argv[1:6]
+    version, run_dir, job, index, restart, job_id = sys.argv[1:7]
     found = "%d.%d" % sys.version_info[:2]
     if found != version:
         sys.exit(
@@ -23,7 +23,7 @@ def main():  # type: ignore[no-untyped-def]
             "clusterfutures: the worker's Python (%s) cannot import clusterfutures or what it needs: %s"
             % (sys.executable, error)
         )
-    sys.exit(supervisor.main(run_dir, int(job), int(index), int(restart)))
+    sys.exit(supervisor.main(run_dir, int(job), int(index), int(restart), job_id))
 
 
 if __name__ == "__main__":

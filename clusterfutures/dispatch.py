@@ -22,6 +22,7 @@ from clusterfutures.futures import ClusterFuture, FutureSink, Piece, Printed, Ra
 from clusterfutures.journal import BATCH_TASKS, Fresh, Function, Journal, Policy, Run
 from clusterfutures.logs import LogWriter, frame
 from clusterfutures.obituary import Post, worker_lost
+from clusterfutures.queued import QueuedTasks
 from clusterfutures.records import (
     ASKED,
     ASSIGN,
@@ -30,15 +31,20 @@ from clusterfutures.records import (
     OUTCOME_HEAD,
     RAISED,
     RECALL,
-    Assign,
+    SECONDS,
+    TIME_LEFT,
     Cost,
     Ended,
 )
 from clusterfutures.roster import Bundle, Member, Roster, without
+from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.states import JobState
 from clusterfutures.waiting import WaitingRoom
 
 log = logging.getLogger("clusterfutures")
+
+FREE_RERUNS = 10  # times that a task may lose its worker to the site's own plans, at no charge
 
 
 class Dispatcher:
@@ -53,6 +59,7 @@ class Dispatcher:
         run: RunDirectory,
         max_workers: int,
         max_tasks: int,
+        job_per_task: bool,
         ring: Callable[[WorkerRef, LogWriter], None],
         wake: Callable[[], None],
     ) -> None:
@@ -69,9 +76,12 @@ class Dispatcher:
         self._waiting = WaitingRoom(self.journal.keep, self._waited, self._waited_in_vain)
         self._roster = Roster(max_tasks)
         self._futures = FutureSink()
+        self._job_per_task = job_per_task
+        self._queued = QueuedTasks(run)
         self._doomed: dict[int, ClusterFuture[Any]] = {}  # to be killed
         self._settled: list[Settled] = []  # of the watching thread
         self._sweep = False  # some pending futures may have been cancelled
+        self._ends: dict[WorkerRef, float] = {}  # when the wall time of a supervisor's job does
         self._demand = 0  # workers asked for by the user rather than by tasks
         self.deaf = False  # no doorbell: the watching thread must be told that there is something to look for
         self.unfinished = 0
@@ -211,9 +221,11 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._write_fresh()
+        sweep, self._sweep = self._sweep, False  # first: what is cancelled from here on is for the next turn
+        withdrawn = self._withdraw() if sweep and self._queued else []
         with self._lock:
-            swept = self._drop_cancelled() if self._sweep else []
-            bundles = self._roster.deal()
+            swept = withdrawn + (self._drop_cancelled() if sweep else [])
+            bundles = [] if self._job_per_task else self._roster.deal()
             recalls = self._roster.recalls()
             for bundle in bundles:
                 swept += bundle.cancelled
@@ -265,7 +277,7 @@ class Dispatcher:
             return
         frames = []
         for run in bundle.runs:
-            order = Assign(run.place, run.first, run.start, run.count, run.attempt, run.policy.timeout).pack()
+            order = run.assignment()
             frames.append(frame(GIVEN, order + run.batch) if run.batch else frame(ASSIGN, order))
         try:
             self._send(bundle.member, b"".join(frames))
@@ -282,13 +294,70 @@ class Dispatcher:
         self._ring(member.ref, member.inbox)
 
     def _drop_cancelled(self) -> list[int]:
-        self._sweep = False
         gone: list[int] = []
         for run in self._roster.take_all():
             cancelled = run.sink.sweep(run.first, run.count)
             gone += cancelled
             self._roster.append(list(without(run, cancelled)))
         return gone + self._waiting.sweep()
+
+    # -- jobs of their own ----------------------------------------------------------------------
+
+    def take(self, count: int) -> list[Run]:
+        """Up to `count` pending tasks, for jobs of their own."""
+        with self._lock:
+            return self._roster.take(count)
+
+    def put_back(self, runs: Sequence[Run]) -> None:
+        """What was taken has no job after all."""
+        with self._lock:
+            for run in reversed(runs):
+                self._roster.push_front(run)
+
+    def queued(self, workers: Iterable[tuple[WorkerRef, str, Run]]) -> None:
+        """Tasks that were taken are in jobs now: worker-to-be, its job's id, task."""
+        with self._lock:
+            for ref, job_id, run in workers:
+                member = self._roster.members[ref] = self._queued.enter(ref, job_id, run)
+                future = self._futures.futures.get(run.first)
+                if future is not None:
+                    future._post = member.post
+        self._sweep = True  # for what was cancelled meanwhile
+
+    def may_cancel(self, number: int) -> bool:
+        """Whether a task can still be cancelled; if so, a job that has it will not start it any more."""
+        with self._lock:
+            member = self._queued.find(number)
+        return member is None or self._queued.claim(member)
+
+    def _withdraw(self) -> list[int]:
+        """Drop tasks in jobs that were cancelled before they started; returns their numbers."""
+        with self._lock:
+            unwanted = self._queued.unwanted()
+        # A future is cancelled by who has claimed it.  The items of a map are cancelled all together, and
+        # those that have been claimed by their workers go on.
+        chosen = [m for m in unwanted if self._queued.claim(m) or m.assigned[0].sink is self._futures]
+        with self._lock:
+            return [self._drop(member) for member in self._queued.drop(chosen)]
+
+    def _drop(self, member: Member) -> int:
+        number = member.current
+        member.assigned[0].sink.sweep(number, 1)
+        self._roster.remove(member.ref)
+        return number
+
+    def _withdraw_all(self) -> list[Run]:
+        """Drop everything in jobs that has not started; returns the tasks, which are then nobody's."""
+        with self._lock:
+            everybody = self._queued.all()
+        chosen = [member for member in everybody if self._queued.claim(member)]
+        with self._lock:
+            return [self._roster.remove(member.ref)[0] for member in self._queued.drop(chosen)]
+
+    def unneeded(self) -> list[WorkerRef]:
+        """Supervisors whose jobs have nothing to do any more; told once."""
+        with self._lock:
+            return self._queued.take_unneeded()
 
     # -- what workers tell (watching thread) ----------------------------------------------------
 
@@ -305,14 +374,43 @@ class Dispatcher:
             member = self._roster.members[ref]
             member.post = post
             member.ready = True
+            member.since = time.monotonic()
+            if self._queued:
+                self._queued.started(member)
             self._changed.notify_all()
+        self._tell_end([member])
 
-    def returned(self, ref: WorkerRef, count: int) -> None:
-        """A worker hands back the last `count` tasks that it was assigned."""
+    def set_end(self, supervisor: WorkerRef, ends: float) -> None:
+        """The wall time of a supervisor's job will be over at `ends` (monotonic clock, seconds)."""
+        self._ends[supervisor] = ends
+        self._tell_end([m for m in self.members() if m.ready and m.ref.supervisor == supervisor])
+
+    def forget(self, supervisor: WorkerRef) -> None:
+        """A supervisor and its workers are gone."""
+        self._ends.pop(supervisor, None)
+
+    def _tell_end(self, members: Sequence[Member]) -> None:
+        """As a duration: clocks of nodes differ."""
+        for member in members:
+            ends = self._ends.get(member.ref.supervisor)
+            if ends is not None:
+                with self._io:
+                    self._tell(member, TIME_LEFT, SECONDS.pack(ends - time.monotonic()))
+
+    def returned(self, ref: WorkerRef, count: int, leaves: bool = False) -> None:
+        """A worker hands back the last `count` tasks that it was assigned, and perhaps `leaves`."""
         with self._lock:
             member = self._roster.members.get(ref)
             if member is not None:
+                member.leaving = member.leaving or leaves
                 self._roster.hand_back(member, count)
+
+    def excuse(self, ref: WorkerRef) -> None:
+        """A worker is dead, and will be reported as :meth:`ended` once it is known why."""
+        with self._lock:
+            member = self._roster.members.get(ref)
+            if member is not None:
+                member.leaving = True
 
     def outcomes(self, ref: WorkerRef, bodies: Iterable[bytes]) -> None:
         """Outcomes from a worker, in the order in which it wrote them."""
@@ -379,12 +477,18 @@ class Dispatcher:
         text = f"the task ran, but its outcome could not be written: {os.strerror(errno)}"
         self._fail(run.sink, [number], OutcomeNotWritten(errno, text))
 
-    def ended(self, ref: WorkerRef, ended: Optional[Ended], task: Optional[int]) -> None:
-        """A worker is dead, and all that it wrote was read; `task` is what it was running, if anything."""
+    def ended(
+        self, ref: WorkerRef, ended: Optional[Ended], task: Optional[int], status: Optional[JobStatus] = None
+    ) -> None:
+        """A worker is dead, and all that it wrote was read; `task` is what it was running, if anything.
+
+        `ended` is how its supervisor saw it end, `status` what the scheduler says of the job.
+        """
         with self._changed:
             member = self._roster.members.get(ref)
             if member is None:
                 return
+            self._queued.lost(member)
             lost: Optional[Run] = None
             for run in reversed(self._roster.remove(ref)):
                 if task is not None and run.first <= task < run.first + run.count:
@@ -399,23 +503,36 @@ class Dispatcher:
             self._changed.notify_all()
         member.inbox.abandon()
         if lost is not None:
-            self._lost(lost, member, ended)
+            self._lost(lost, member, ended, status)
         self._fail_doomed()
 
-    def _lost(self, run: Run, member: Member, ended: Optional[Ended]) -> None:
+    def _lost(
+        self, run: Run, member: Member, ended: Optional[Ended], status: Optional[JobStatus]
+    ) -> None:
         """The task of `run`, a single one, was running when its worker died."""
-        error = worker_lost(self.run, member.ref, member.post, ended, run.first)
-        on_request = ended is not None and ended.reason == ASKED
+        error = worker_lost(self.run, member.ref, member.post, ended, run.first, status)
         log.info("%s", error)
         with self._lock:
-            if run.attempt < run.policy.retries and not on_request and not self.broken:
-                self._roster.push_front(run.part(0, 1, run.attempt + 1))
+            again = self._again(run, ended, status)
+            if again is not None:
+                self._roster.push_front(again)
                 return
             future = self._futures.futures.get(run.first)
             if run.sink is self._futures and future is not None:
                 future.attempt, future.exit_code = run.attempt, error.exit_code
                 future._printed = Printed(member.ref, (member.stdout, -1), (member.stderr, -1))
         self._fail(run.sink, [run.first], error)
+
+    def _again(self, run: Run, ended: Optional[Ended], status: Optional[JobStatus]) -> Optional[Run]:
+        """The next attempt at a lost task, if it is to have one; what the site planned is free of charge."""
+        if self.broken or (ended is not None and ended.reason == ASKED):
+            return None
+        planned = status is not None and status.state is JobState.PREEMPTED
+        again = run.part(0, 1, run.attempt + 1)
+        again.free += planned
+        if (planned and run.free < FREE_RERUNS) or run.attempt - run.free < run.policy.retries:
+            return again
+        return None
 
     # -- ending tasks ---------------------------------------------------------------------------
 
@@ -478,6 +595,9 @@ class Dispatcher:
                 todo += [(f.sink, f.first, len(f.bodies)) for f in fresh]
                 self.unfinished -= sum(count for _, _, count in todo)
         if cancel:
+            withdrawn = self._withdraw_all()
+            self.unfinished -= len(withdrawn)
+            todo += [(run.sink, run.first, 1) for run in withdrawn]
             for sink, first, count in todo:
                 sink.cancel(first, count)
         self._wake()
@@ -507,6 +627,8 @@ class Dispatcher:
         with self._lock:
             if self.broken is not None:
                 return 0
+            if self._job_per_task:
+                return self._roster.tasks
             tasks = self.unfinished - len(self._waiting)
             if self.closing:
                 return min(tasks, self.max_workers)
@@ -572,10 +694,36 @@ class Dispatcher:
                 for member in leaving:
                     member.leaving = True
             for member in leaving:
-                try:
-                    self._send(member, frame(LEAVE, b""))
-                except OSError as error:  # the job's end, if it is that, will make it leave
-                    log.warning("could not tell worker %s to leave: %s", member.ref, error)
+                self._tell(member, LEAVE, b"")
+
+    def dismiss_idle(self, timeout: float) -> list[WorkerRef]:
+        """Let those go that are idle for `timeout` seconds together with all others of their supervisor."""
+        if self._roster.pending:
+            return []
+        limit = time.monotonic() - timeout
+        with self._io:
+            with self._lock:
+                groups = self._roster.supervisors()
+                idle = [
+                    supervisor
+                    for supervisor, members in groups.items()
+                    if all(not m.assigned and m.since < limit for m in members)
+                ]
+                leaving = [member for supervisor in idle for member in groups[supervisor]]
+                for member in leaving:
+                    member.leaving = True
+                if idle:
+                    self._demand = 0  # what was asked for in advance was not needed
+            for member in leaving:
+                self._tell(member, LEAVE, b"")
+        return idle
+
+    def _tell(self, member: Member, kind: int, body: bytes) -> None:
+        """Write a record that its worker can do without: the end of its job says the same in the end."""
+        try:
+            self._send(member, frame(kind, body))
+        except OSError as error:
+            log.warning("could not write to the inbox of worker %s: %s", member.ref, error)
 
     def printed(self, future: ClusterFuture[Any], stream: str) -> str:
         """What a task has written to "stdout" or "stderr"."""

@@ -26,7 +26,9 @@ __all__ = [
     "Preempted",
     "RemoteError",
     "RunDirectoryError",
+    "SchedulerUnavailable",
     "SubmissionError",
+    "SubmitLimitReached",
     "TaskKilled",
     "TaskPicklingError",
     "TaskTimeout",
@@ -101,7 +103,11 @@ class OutcomeNotWritten(ClusterFuturesError, OSError):
     """
 
 
-class SubmissionError(ClusterFuturesError):
+class WorkerStartError(ClusterFuturesError, BrokenProcessPool):
+    """No worker could be started: its interpreter is missing, too old, or lacks the package."""
+
+
+class SubmissionError(WorkerStartError):
     """The scheduler refused a job.
 
     Attributes: `command` (list of str), `exit_code` (int or None), `stderr` (str).
@@ -120,8 +126,12 @@ class SubmissionError(ClusterFuturesError):
         self.stderr = stderr
 
 
-class WorkerStartError(ClusterFuturesError, BrokenProcessPool):
-    """No worker could be started: its interpreter is missing, too old, or lacks the package."""
+class SubmitLimitReached(SubmissionError):
+    """The scheduler takes no more jobs from this user at present; once some have ended it will."""
+
+
+class SchedulerUnavailable(ClusterFuturesError):
+    """The scheduler does not answer.  Nothing is known to have changed."""
 
 
 class InitializerFailed(ClusterFuturesError, BrokenProcessPool):

@@ -28,6 +28,7 @@ Files carry everything (:mod:`~clusterfutures.logs`, named by :mod:`~clusterfutu
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ from itertools import islice
 from typing import Any, Literal, Optional, TypeVar
 
 from clusterfutures import payload
-from clusterfutures.allocation import Recipe
+from clusterfutures.allocation import FAILED_STARTS, GATHER, Recipe
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.errors import OptionError
 from clusterfutures.futures import ClusterFuture, Row, Settled
@@ -53,7 +54,7 @@ from clusterfutures.options import (
 from clusterfutures.records import CALL, ITEM, STAR
 from clusterfutures.schedulers.base import Scheduler
 from clusterfutures.session import Session, Settings
-from clusterfutures.specification import Specification
+from clusterfutures.specification import SLOTS, Specification
 
 T = TypeVar("T")
 
@@ -215,7 +216,7 @@ class ClusterExecutor(Submitter):
         initargs: tuple[Any, ...],
         options: Mapping[str, Any],
     ) -> None:
-        settings = check_executor(options, max_workers, initializer)
+        settings = check_executor(options, max_workers, initializer, cluster=self._shared)
         self._max_workers = max_workers = settings.max_workers
         self._policy = _with(Policy(), {name: options[name] for name in TASK_OPTIONS if name in options})
         self._session = Session(
@@ -226,6 +227,10 @@ class ClusterExecutor(Submitter):
                 run_parent=self._run_parent(),
                 keep=settings.keep,
                 doorbell=settings.doorbell,
+                host=settings.host,
+                idle_timeout=settings.idle_timeout,
+                job_per_task=settings.job_per_task,
+                max_queued=settings.max_queued,
                 shared=self._shared,
             ),
             scheduler,
@@ -278,6 +283,24 @@ class ClusterExecutor(Submitter):
     def flush(self) -> None:
         """Return when everything submitted so far is in the run directory."""
         self._session.dispatcher.flush()
+
+    # -- what would be submitted ----------------------------------------------------------------
+
+    def explain(self) -> str:
+        """The job for all `max_workers` as it would be submitted: script, command and options.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> print(LocalExecutor(2).explain())
+        /...python... .../bootstrap.py ...
+        """
+        return self._session.scheduler.explain(self._session.request(self._max_workers))
+
+    def dry_run(self) -> str:
+        """Ask the scheduler whether it would take that job, and when it could start; submits nothing.
+
+        Raises SubmissionError, with the scheduler's own words, for one that it refuses.
+        """
+        return self._session.scheduler.test_only(self._session.request(self._max_workers))
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -408,6 +431,19 @@ def _forget(session: Session) -> None:
     session.close(wait=False, cancel=False)
 
 
+def _for_job(resources: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    """What a job of so many workers needs, if this is what one of them needs."""
+    of_job = dict(resources)
+    for name in ("cores", "mem", "gpus"):
+        each = resources.get(name)
+        if isinstance(each, int):
+            of_job[name] = each * workers
+        elif each is not None:  # "a100:2"
+            kind, _, count = each.rpartition(":")
+            of_job[name] = f"{kind}:{int(count) * workers}"
+    return of_job
+
+
 def _recipe_maker(
     settings: ExecutorOptions, shared: bool, orphan_timeout: float
 ) -> Callable[[str], Recipe]:
@@ -428,16 +464,22 @@ def _recipe_maker(
             sys_path=[os.path.abspath(entry) for entry in sys.path],
             orphan=settings.orphan,
             orphan_timeout=float("inf") if settings.orphan == "keep" else patience,
-            job_id="",
             authkey=_authkey(),
+            slots=settings.workers_per_job if shared else 0,
+            cores=settings.resources.get("cores", 0),
         )
+        modules = [f"module load {shlex.quote(name)}" for name in settings.resources.get("modules", ())]
         return Recipe(
-            name="clusterfutures",
+            name=settings.resources.get("name", "clusterfutures"),
             argv=[*python, *flags, os.path.join(here, "bootstrap.py"), version],
             cwd=settings.cwd or os.getcwd(),
             environment=dict(settings.env),
-            setup="\n".join(settings.setup),
+            setup="\n".join([*modules, *settings.setup]),
+            resources=_for_job(settings.resources, settings.workers_per_job),
             specification=specification,
+            per_job=settings.workers_per_job if shared else SLOTS,
+            failed_starts=FAILED_STARTS if shared else 1,
+            gather=GATHER if shared else 0.0,
         )
 
     return make

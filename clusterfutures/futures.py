@@ -125,6 +125,8 @@ class ClusterFuture(Future[T]):
 
     def cancel(self) -> bool:
         """Cancel the task unless it has started, as `Future.cancel`."""
+        if self._state == "PENDING" and self.task is not None and not self._dispatcher.may_cancel(self.task):
+            return False
         done = super().cancel()
         if done:
             self._dispatcher.note_cancelled()
@@ -242,6 +244,9 @@ class Sink(Protocol):
     def sweep(self, first: int, count: int) -> list[int]:
         """Those of these pending tasks that were cancelled, and are hereby gone."""
 
+    def sweeps(self, number: int) -> bool:
+        """Whether this pending task was cancelled."""
+
     def cancel(self, first: int, count: int) -> None:
         """These tasks will never run.  Called without locks, since callbacks run."""
 
@@ -264,6 +269,10 @@ class FutureSink:
                 cancelled.append(number)
                 del futures[number]
         return cancelled
+
+    def sweeps(self, number: int) -> bool:
+        """Whether its future was cancelled."""
+        return self.futures[number].cancelled()
 
     def sweep(self, first: int, count: int) -> list[int]:
         """Those of these pending tasks that were cancelled, and are hereby gone."""
@@ -309,6 +318,10 @@ class Piece:
         self.slots[number - self.first] = Failed(error)
         self.row.arrived()
         return None
+
+    def sweeps(self, number: int) -> bool:
+        """Whether the iterator over the results was closed."""
+        return self.row.cancelled
 
     def sweep(self, first: int, count: int) -> list[int]:
         """All of them, once the iterator over the results was closed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from clusterfutures import payload
 from clusterfutures.logs import FRAME_HEAD, Location, frame
 from clusterfutures.pace import Pace
-from clusterfutures.records import CANCELLED, FUNCTION, NUMBER, TASKS, WAITING, Batch, Waiting
+from clusterfutures.records import CANCELLED, FUNCTION, NUMBER, TASKS, WAITING, Assign, Batch, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,14 +53,15 @@ class Fresh(NamedTuple):
 class Run:
     """Consecutive tasks of one function, written in one batch of the journal, that nobody has done yet.
 
-    `start` is the index of the first in its batch; `done` counts outcomes once they are assigned;
+    `start` is the index of the first in its batch; `done` counts outcomes once they are assigned; `free` are
+    those of the earlier attempts that cost no retry;
     `batch` is the batch itself if it is a lone call's, else empty.  `began` and `elapsed` tell when the
     next of them started (monotonic clock, seconds).
     """
 
     __slots__ = (
-        "attempt", "batch", "began", "count", "done", "elapsed", "first", "pace", "place", "policy", "sink",
-        "start",
+        "attempt", "batch", "began", "count", "done", "elapsed", "first", "free", "pace", "place", "policy",
+        "sink", "start",
     )  # fmt: skip
 
     def __init__(
@@ -70,15 +71,24 @@ class Run:
         self.place, self.start, self.first, self.count = place, start, first, count
         self.sink, self.policy, self.pace, self.attempt = sink, policy, pace, attempt
         self.batch = b""  # the record itself, for a lone call
-        self.done = 0
+        self.done = self.free = 0
         self.began = self.elapsed = 0.0
 
     def part(self, skip: int, count: int, attempt: int | None = None) -> Run:
         """`count` of its tasks, from the one behind the first `skip` on."""
-        return Run(
+        part = Run(
             self.place, self.start + skip, self.first + skip, count, self.sink, self.policy, self.pace,
             self.attempt if attempt is None else attempt,
         )  # fmt: skip
+        part.free = self.free
+        return part
+
+    def assignment(self) -> bytes:
+        """The body of the record that has a worker run it."""
+        timeout, expected = self.policy.timeout, self.pace.seconds
+        return Assign(
+            self.place, self.first, self.start, self.count, self.attempt, timeout, expected
+        ).pack()
 
     @property
     def unfinished(self) -> Run:

@@ -6,12 +6,41 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Optional
 
-from clusterfutures.errors import TaskKilled, TaskTimeout, WorkerLost
-from clusterfutures.records import ASKED, TIMED_OUT
+from clusterfutures.errors import (
+    JobCancelled,
+    NodeFailed,
+    OutOfMemory,
+    Preempted,
+    TaskKilled,
+    TaskTimeout,
+    TimeLimitReached,
+    WorkerLost,
+)
+from clusterfutures.records import ASKED, MEMORY, SITE, TIMED_OUT
+from clusterfutures.states import JobState
 
 if TYPE_CHECKING:
     from clusterfutures.records import Ended
+    from clusterfutures.schedulers.base import JobStatus
     from clusterfutures.spool import RunDirectory, WorkerRef
+
+BY_REASON: dict[int, tuple[type[WorkerLost], str]] = {
+    TIMED_OUT: (TaskTimeout, "it took longer than its timeout and was killed"),
+    ASKED: (TaskKilled, "it was killed on request"),
+    MEMORY: (OutOfMemory, "the kernel killed it because the job reached its memory limit; ask for more mem"),
+}
+"""What a supervisor itself knows of why a worker died."""
+
+BY_STATE: dict[JobState, tuple[type[WorkerLost], str]] = {
+    JobState.OUT_OF_MEMORY: (OutOfMemory, "the job was ended at its memory limit; ask for more mem"),
+    JobState.TIMEOUT: (TimeLimitReached, "the job reached its wall time; ask for more time"),
+    JobState.NODE_FAILED: (NodeFailed, "its node failed"),
+    JobState.PREEMPTED: (Preempted, "the job was preempted"),
+    JobState.CANCELLED: (JobCancelled, "the job was cancelled, not by this program"),
+}
+"""What only the scheduler knows."""
+
+UNSEEN = "its supervisor is gone and did not report how it ended"
 
 TAIL_BYTES = 4096
 TAIL_LINES = 20
@@ -48,9 +77,17 @@ def signal_name(number: int) -> str:
 
 
 def worker_lost(
-    run: RunDirectory, ref: WorkerRef, post: Post, ended: Optional[Ended], task: int
+    run: RunDirectory,
+    ref: WorkerRef,
+    post: Post,
+    ended: Optional[Ended],
+    task: int,
+    status: Optional[JobStatus] = None,
 ) -> WorkerLost:
-    """The error for task number `task`, which the worker was running; `ended` None: nobody saw how."""
+    """The error for task number `task`, which the worker was running.
+
+    `ended` is how its supervisor saw it end, None if nobody did; `status` what the scheduler says of the job.
+    """
     log = run.stderr(ref)
     known: dict[str, Any] = {
         "worker": post.worker,
@@ -60,19 +97,37 @@ def worker_lost(
         "log_path": log,
         "stderr_tail": tail(log),
     }
-    kind, reason = WorkerLost, "its supervisor is gone and did not report how it ended"
-    if ended is not None:
-        reason = _ending(ended.status, known)
-        if ended.reason == TIMED_OUT:
-            kind, reason = TaskTimeout, "it took longer than its timeout and was killed"
-        elif ended.reason == ASKED:
-            kind, reason = TaskKilled, "it was killed on request"
+    kind, reason = _cause(ended, status, known)
     who = f"worker {post.worker}" + (f" (pid {post.pid})" if post.pid is not None else "")
-    if kind is WorkerLost:
-        text = f"lost {who} while it ran task {task}: {reason}"
-    else:
+    who += f" of job {post.job_id} on {post.node}" if status is not None else ""
+    if issubclass(kind, TaskKilled):
         text = f"task {task} was ended, on {who}: {reason}"
+    else:
+        text = f"lost {who} while it ran task {task}: {reason}"
     return kind(text + _last_words(known["stderr_tail"], log), **known)
+
+
+def _cause(
+    ended: Optional[Ended], status: Optional[JobStatus], known: dict[str, Any]
+) -> tuple[type[WorkerLost], str]:
+    """The kind of error, and the reason in words; adds to what is `known`."""
+    if status is not None:
+        known["state"] = status.text or status.state.value
+        known["node"] = known["node"] or status.node
+    if ended is None and status is not None:
+        known["exit_code"] = status.exit_code
+        known["signal"] = signal_name(status.signal) if status.signal else None
+    own = _ending(ended.status, known) if ended is not None else ""
+    if ended is not None and ended.reason in BY_REASON:
+        return BY_REASON[ended.reason]
+    if status is not None:
+        kind, reason = BY_STATE.get(status.state, (WorkerLost, own or UNSEEN))
+        return kind, f"{reason} (the scheduler says: {known['state']})"
+    if ended is None:
+        return WorkerLost, UNSEEN
+    if ended.reason == SITE:
+        return WorkerLost, "its job was told to end, and the scheduler does not say why"
+    return WorkerLost, own
 
 
 def _ending(status: int, known: dict[str, Any]) -> str:

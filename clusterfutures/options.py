@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import shlex
@@ -11,6 +12,7 @@ from numbers import Real
 from typing import Any, NamedTuple, Optional
 
 from clusterfutures.errors import OptionError
+from clusterfutures.resources import ELSEWHERE, check_resources, known_names
 
 TASK_OPTIONS = ("retries", "timeout")
 """Options that can differ from task to task: ``ex.options(...)``."""
@@ -28,6 +30,11 @@ EXECUTOR_OPTIONS = (
     "run_dir",
     "setup",
 )
+
+CLUSTER_OPTIONS = ("arrays", "host", "idle_timeout", "job_per_task", "max_queued", "workers_per_job")
+"""Options of executors whose jobs run on other machines, beside those that describe a job."""
+
+IDLE_TIMEOUT = 300.0  # seconds
 
 KEEP = ("failed", "always", "never")
 ORPHAN = ("drain", "kill", "keep")
@@ -47,15 +54,24 @@ class ExecutorOptions(NamedTuple):
     doorbell: bool
     orphan: str
     orphan_timeout: Optional[float]
+    resources: dict[str, Any]
+    arrays: bool
+    host: Optional[str]
+    idle_timeout: Optional[float]
+    workers_per_job: int
+    job_per_task: bool
+    max_queued: float
 
 
 def check_executor(
-    options: Mapping[str, Any], max_workers: object, initializer: object
+    options: Mapping[str, Any], max_workers: object, initializer: object, cluster: bool = False
 ) -> ExecutorOptions:
-    """Check what an executor was given; raises OptionError, or what ProcessPoolExecutor would raise."""
-    for name in options:
-        if name not in EXECUTOR_OPTIONS:
-            raise OptionError.unknown(name, (*EXECUTOR_OPTIONS, "initargs", "initializer", "max_workers"))
+    """Check what an executor was given; raises OptionError, or what ProcessPoolExecutor would raise.
+
+    `cluster`: its jobs run on other machines, and the options that describe a job are known as well.
+    """
+    own, resources = _split(options, cluster)
+    options = own
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     return ExecutorOptions(
@@ -70,7 +86,31 @@ def check_executor(
         doorbell=_switch("doorbell", options.get("doorbell", True)),
         orphan=_choice("orphan", options.get("orphan", "drain"), ORPHAN),
         orphan_timeout=_seconds("orphan_timeout", options.get("orphan_timeout")),
+        resources=resources,
+        arrays=_switch("arrays", options.get("arrays", True)),
+        host=_word("host", options.get("host")),
+        idle_timeout=_seconds("idle_timeout", options.get("idle_timeout", IDLE_TIMEOUT if cluster else None)),
+        workers_per_job=whole_number("workers_per_job", options.get("workers_per_job", 1), least=1),
+        job_per_task=_switch("job_per_task", options.get("job_per_task", False)),
+        max_queued=_max_queued(options.get("max_queued")),
     )
+
+
+def _split(options: Mapping[str, Any], cluster: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that this module knows, by their own names, and the checked ones that describe a job."""
+    known = {*EXECUTOR_OPTIONS, *(CLUSTER_OPTIONS if cluster else ())}
+    describing = known_names() if cluster else ()
+    own: dict[str, Any] = {}
+    for name, value in options.items():
+        true_name = ELSEWHERE.get(name, name)
+        if true_name in known:
+            if true_name in own:
+                raise OptionError(f"{name} and {true_name} are the same option: give one of them")
+            own[true_name] = value
+        elif name not in describing:
+            names = (*known, *describing, "initargs", "initializer", "max_workers")
+            raise OptionError.unknown(name, names)
+    return own, check_resources({name: options[name] for name in options if name in describing})
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -102,6 +142,10 @@ def _max_tasks(value: Any) -> Optional[int]:
     return whole_number("max_tasks_per_child", value, least=1)
 
 
+def _max_queued(value: Any) -> float:
+    return math.inf if value is None else whole_number("max_queued", value, least=1)
+
+
 def _path(name: str, value: Any) -> Optional[str]:
     if value is None:
         return None
@@ -125,6 +169,12 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 def _switch(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise OptionError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _word(name: str, value: Any) -> Optional[str]:
+    if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
+        raise OptionError(f"{name} must be a name or an address, not {value!r}")
     return value
 
 

@@ -31,12 +31,14 @@ LEAVE = 12  # finish what is assigned, then exit
 WANT = 13  # supervisor: have so many workers
 KILL = 14  # supervisor: end this worker, or this task of it
 STOP = 15  # supervisor: end everything now
+TIME_LEFT = 17  # this many seconds of wall time are left
 
 # -- in an outbox (worker -> driver)
 OUTCOME = 20
 RETURNED = 21  # the number of assigned tasks handed back, from the end
 READY = 22  # the initializer is done
 BROKEN = 23  # the initializer, or the start, failed: an error follows
+RETIRED = 24  # as RETURNED; and the worker leaves, since what it hands back would not end in its wall time
 
 # -- in a supervisor's outbox (supervisor -> driver)
 STARTED = 30
@@ -112,13 +114,14 @@ class BodySlices:
         return iter(self[0 : len(self)])
 
 
-_ASSIGN = Struct("<QQQQIIId")
+_ASSIGN = Struct("<QQQQIIIdd")
 
 
 class Assign(NamedTuple):
     """Run so many `tasks` of the batch at `place`, from its item `start` on, which is task number `first`.
 
-    `timeout` in seconds ends the worker if one of them takes longer; 0 is none.
+    `timeout` in seconds ends the worker if one of them takes longer; 0 is none.  `expected` is how many
+    seconds one of them will probably take; 0 if nobody knows.
     """
 
     place: Location
@@ -127,6 +130,7 @@ class Assign(NamedTuple):
     tasks: int
     attempt: int
     timeout: float
+    expected: float = 0.0
 
     def pack(self) -> bytes:
         """The record's body."""
@@ -214,7 +218,7 @@ _ENDED = Struct("<IIIQB")
 class Ended(NamedTuple):
     """A worker ended: `status` as waitpid gives it, `task` the number + 1 of what it was running, else 0.
 
-    `reason` says why the supervisor ended it: OWN (it did not), ASKED, TIMED_OUT.
+    `reason` says why the supervisor ended it, or what it saw: OWN (nothing), ASKED, TIMED_OUT, SITE, MEMORY.
     """
 
     slot: int
@@ -236,6 +240,8 @@ class Ended(NamedTuple):
 OWN = 0
 ASKED = 1
 TIMED_OUT = 2
+SITE = 3  # the supervisor itself was told to end, by whoever owns the job: the scheduler knows why
+MEMORY = 4  # the kernel killed it for its memory
 
 
 _KILL = Struct("<IIQI")
@@ -259,8 +265,11 @@ class Kill(NamedTuple):
         return cls(*_KILL.unpack(data))
 
 
+SECONDS = Struct("<d")
+"""The body of TIME_LEFT."""
+
 NUMBER = Struct("<Q")
-"""The body of WANT, RETURNED and CANCELLED records: one number."""
+"""The body of WANT, RETURNED, RETIRED and CANCELLED records: one number."""
 
 
 _WAITING = Struct("<QBQQQI")

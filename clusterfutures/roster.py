@@ -31,8 +31,8 @@ class Member:
     """A worker as the driver knows it."""
 
     __slots__ = (
-        "assigned", "busy_until", "given", "inbox", "leaving", "post", "ready", "recalled", "ref", "since",
-        "stderr", "stdout",
+        "assigned", "busy_until", "given", "inbox", "leaving", "post", "ready", "recalled", "ref",
+        "since", "stderr", "stdout",
     )  # fmt: skip
 
     def __init__(self, ref: WorkerRef, inbox: LogWriter, post: Post) -> None:
@@ -153,6 +153,13 @@ class Roster:
                 break
         return bundles
 
+    def take(self, count: int) -> list[Run]:
+        """Up to so many pending tasks, each by itself."""
+        taken: list[Run] = []
+        while self.pending and len(taken) < count:
+            taken.append(self._cut(1))
+        return taken
+
     def _fill(self, bundle: Bundle, target: float, cap: int) -> None:
         """Take the next tasks, about `target` seconds of them and `cap` at most."""
         seconds, taken = 0.0, 0
@@ -233,6 +240,18 @@ class Roster:
         """`ref` is dead; returns the runs that it leaves without outcomes, in order."""
         member = self.members.pop(ref, None)
         return [run.unfinished for run in member.assigned if run.done < run.count] if member else []
+
+    @property
+    def tasks(self) -> int:
+        """How many are pending."""
+        return self._tasks
+
+    def supervisors(self) -> dict[WorkerRef, list[Member]]:
+        """The workers of each supervisor that can take tasks."""
+        found: dict[WorkerRef, list[Member]] = {}
+        for member in self.active():
+            found.setdefault(member.ref.supervisor, []).append(member)
+        return found
 
     def holder(self, number: int) -> Member | None:
         """Who was assigned task `number` and has not done it."""

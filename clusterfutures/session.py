@@ -20,13 +20,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
-from clusterfutures.allocation import Recipe
+from clusterfutures.allocation import Allocation, Events, Recipe
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.doorbell import Doorbell
 from clusterfutures.errors import RunDirectoryError
 from clusterfutures.logs import FORMAT
-from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.schedulers.base import JobRequest, Scheduler
 from clusterfutures.spool import RunDirectory, make_folder, publish
+from clusterfutures.taskjobs import Offer, TaskJobs
 from clusterfutures.watch import Watch
 
 log = logging.getLogger("clusterfutures")
@@ -44,6 +45,10 @@ class Settings(NamedTuple):
     run_parent: str
     keep: str
     doorbell: bool
+    host: Optional[str]
+    idle_timeout: Optional[float]
+    job_per_task: bool
+    max_queued: float
     shared: bool
 
 
@@ -75,7 +80,7 @@ class Session:
         initializer: Optional[tuple[Callable[..., Any], tuple[Any, ...]]],
     ) -> None:
         self.settings = settings
-        self._scheduler, self._make_recipe, self._initializer = scheduler, make_recipe, initializer
+        self.scheduler, self._make_recipe, self._initializer = scheduler, make_recipe, initializer
         self._lock = threading.Lock()
         self._watch: Optional[Watch] = None
         self._bell_folder = ""
@@ -84,7 +89,12 @@ class Session:
         self.run_dir = make_run_directory(settings, self.run_id)
         self.run = RunDirectory(self.run_dir, shared=settings.shared)
         self.dispatcher = Dispatcher(
-            self.run, settings.max_workers, settings.max_tasks, self._ring, self._wake
+            self.run,
+            settings.max_workers,
+            settings.max_tasks,
+            settings.job_per_task,
+            self._ring,
+            self._wake,
         )
         self._hold: Optional[Hold] = Hold(self.run_dir)
         self.dispatcher.hold = self._hold
@@ -122,8 +132,15 @@ class Session:
             recipe = recipe._replace(specification=recipe.specification._replace(initializer=places))
         bell = self._make_bell() if self.settings.doorbell else None
         self.dispatcher.deaf = bell is None
-        watch = Watch(self.run, self._scheduler, recipe, bell)
-        watch.dispatcher = self.dispatcher
+        watch = Watch(
+            self.run,
+            self.scheduler,
+            bell,
+            self.dispatcher,
+            lambda events: self._jobs(recipe, events),
+            recipe.specification.orphan_timeout,
+            self.settings.idle_timeout,
+        )
         watch.ended = self._ended
         try:
             watch.start_lease()
@@ -135,17 +152,39 @@ class Session:
             raise
         self._watch = watch
 
+    def _jobs(self, recipe: Recipe, events: Events) -> Allocation:
+        if not self.settings.job_per_task:
+            return Allocation(self.run, self.scheduler, recipe, events)
+        dispatcher = self.dispatcher
+        offer = Offer(dispatcher.take, dispatcher.put_back, dispatcher.queued)
+        return TaskJobs(
+            self.run,
+            self.scheduler,
+            recipe,
+            events,
+            offer,
+            lambda: dispatcher.max_workers,
+            self.settings.max_queued,
+        )
+
+    def request(self, workers: int) -> JobRequest:
+        """The first job, were it submitted now for so many workers."""
+        recipe = self._make_recipe(self.run_id)
+        return recipe.request(self.run, 0, recipe.elements(workers))
+
     def _make_bell(self) -> Optional[Doorbell]:
         key = self.run.key()
         path = self.run.bell
         try:
+            if self.settings.shared:
+                return Doorbell(key, host=self.settings.host or "")
             if len(os.fsencode(path)) > SOCKET_PATH:
                 short = "/tmp" if os.path.isdir("/tmp") else None
                 self._bell_folder = tempfile.mkdtemp(prefix="cf-", dir=short)
                 path = os.path.join(self._bell_folder, "bell")
             return Doorbell(key, path=path)
         except (OSError, ValueError) as error:
-            log.warning("no doorbell (%s); everything works, and is found by looking", error)
+            log.warning("no doorbell (%s); everything works, but is found by looking, later", error)
             return None
 
     def _ring(self, *args: Any) -> None:

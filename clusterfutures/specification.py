@@ -12,13 +12,20 @@ if TYPE_CHECKING:
     from typing import Optional
 
 
+SLOTS = 4096
+"""Workers that a job can have at most: places in its map of markers, and more than any machine has cores."""
+
+
 class Specification(NamedTuple):
     """Plain data; written once a job, before it is submitted.
 
     `workers` is how many to start at first; `max_tasks` ends a worker after so many tasks (0: never);
     `initializer` is None, or where its function and its arguments stand in the journal; `orphan` ("kill",
     "drain" or "keep") says what happens `orphan_timeout` seconds after the driver was last heard of;
-    `authkey` is that of the driver's `multiprocessing`, empty if it has no managers.
+    `slots` workers share the job's CPUs and GPUs, `cores` CPUs each (0: what there is), or leave them
+    alone if it is 0; `tasks` are packed assignments, one for each element where each has a task of its own;
+    `job_id` is the element's own, for its supervisor to fill in; `authkey` is that of the driver's
+    `multiprocessing`, empty if it has no managers.
     """
 
     run_id: str
@@ -29,8 +36,11 @@ class Specification(NamedTuple):
     sys_path: list[str]
     orphan: str
     orphan_timeout: float
-    job_id: str
+    job_id: str = ""
     authkey: bytes = b""
+    slots: int = 0
+    cores: int = 0
+    tasks: bytes = b""
 
     def write(self, run: RunDirectory, job: int) -> None:
         """Publish it as the specification of `job`."""

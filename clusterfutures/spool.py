@@ -11,8 +11,10 @@ renamed when it is whole.
     driver                   the driver's lease: a counter, where its doorbell is
     tasks.NNNNNN             the journal: functions, tasks, what waits for what      (driver)
     buffers/ab/<sha256>      large array buffers, once each                           (driver)
-    jobs/J/                  one job: its specification, script, scheduler ids        (driver)
+    jobs/J/                  one job: its specification, its batch script             (driver)
+    jobs/J/I.log             what element I says before its supervisor can               (job)
     jobs/J/I.R/in.NNNNNN     commands to the supervisor of element I, restart R       (driver)
+    jobs/J/I.R/claim         the task of a job of its own has been started, or cancelled
     jobs/J/I.R/out.NNNNNN    its events: workers started and ended                (supervisor)
     jobs/J/I.R/S.G/in.*      assignments to the worker in slot S, generation G        (driver)
     jobs/J/I.R/S.G/out.*     its outcomes                                             (worker)
@@ -115,9 +117,13 @@ class RunDirectory:
         """The directory of one job."""
         return os.path.join(self.jobs, str(job))
 
-    def element_log(self, job: int, element: int) -> str:
+    def element_log(self, job: int, element: int | str) -> str:
         """What an element says before its supervisor can, as why its interpreter does not start."""
         return os.path.join(self.job(job), f"{element}.log")
+
+    def script(self, job: int) -> str:
+        """The batch script of a job, where its scheduler has such."""
+        return os.path.join(self.job(job), "script.sh")
 
     def specification(self, job: int) -> str:
         """What the supervisors of a job have to know."""
@@ -135,6 +141,18 @@ class RunDirectory:
         """The map in which a supervisor's workers record what they are at."""
         return os.path.join(self.home(ref.supervisor), "markers")
 
+    def claim(self, ref: WorkerRef) -> bool:
+        """Settle whether the task of a job of its own is started or cancelled: True for whoever asks first.
+
+        Raises OSError if that cannot be settled.
+        """
+        try:
+            path = os.path.join(self.make_home(ref.supervisor), "claim")
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
     def stdout(self, ref: WorkerRef) -> str:
         """What a worker's tasks printed."""
         return os.path.join(self.home(ref), "stdout")
@@ -142,6 +160,10 @@ class RunDirectory:
     def stderr(self, ref: WorkerRef) -> str:
         """What a worker's tasks wrote to standard error."""
         return os.path.join(self.home(ref), "stderr")
+
+    def make_job(self, job: int) -> None:
+        """Make the directory of a job."""
+        make_folder(self.job(job))
 
     def make_home(self, ref: WorkerRef) -> str:
         """Make and return :meth:`home`; either side may be the first to need it."""

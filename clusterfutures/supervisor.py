@@ -15,16 +15,19 @@ import select
 import sys
 import time
 
-from clusterfutures import context, payload
+from clusterfutures import context, payload, share
 from clusterfutures.light import signal
 from clusterfutures.link import Link
+from clusterfutures.memory import OutOfMemoryKills
 from clusterfutures.records import (
     ASKED,
     ENDED,
     GAVE_UP,
     KILL,
+    MEMORY,
     NUMBER,
     OWN,
+    SITE,
     STARTED,
     STOP,
     TIMED_OUT,
@@ -33,15 +36,17 @@ from clusterfutures.records import (
     Kill,
     Started,
 )
-from clusterfutures.specification import Specification
+from clusterfutures.specification import SLOTS, Specification
 from clusterfutures.spool import RunDirectory, WorkerRef
-from clusterfutures.worker import ALARM, FAILED, RUNS, Marker, Worker
+from clusterfutures.worker import ALARM, FAILED, RETIRES, RUNS, Marker, Worker
 
-SLOTS = 4096  # places in the map of markers; more than any machine has cores
 FAILED_STARTS = 3  # in a row, before it gives up
 TERM_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
 _WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals by which a scheduler announces what it is going to do: for tasks to handle, harmless to others."""
+_PASSED_ON = (*_WARNINGS, signal.SIGHUP, signal.SIGXCPU)
 
 
 class Child:
@@ -64,6 +69,7 @@ class Supervisor:
         self._generations: dict[int, int] = {}
         self._want = spec.workers
         self._failed_starts = 0
+        self._memory_kills = OutOfMemoryKills()
         self._stopping = 0.0  # when SIGKILL follows SIGTERM, once it stops
         self._signals = os.pipe()
         for fd in self._signals:
@@ -84,8 +90,8 @@ class Supervisor:
     def run(self) -> Worker | None:
         """Stand over the workers until told to stop.  Returns in each forked worker, too, with its work."""
         signal.set_wakeup_fd(self._signals[1], warn_on_full_buffer=False)
-        for number in _WAKERS:
-            signal.signal(number, self._note)
+        for number in (*_WAKERS, *_PASSED_ON):
+            signal.signal(number, _note)
         while True:
             self._reap()
             for kind, body in self._link.wait(0):
@@ -115,6 +121,8 @@ class Supervisor:
                 return self._become(ref, home)
             self._generations[slot] = generation
             self._children[slot] = Child(ref, pid)
+            if self._spec.tasks:
+                self._want = 0  # who has died in its task is not to begin it again
             self._link.tell(STARTED, Started(slot, generation, pid).pack())
         return None
 
@@ -122,13 +130,16 @@ class Supervisor:
         """In the child: leave everything of the supervisor behind."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in _WAKERS:
-            signal.signal(number, signal.SIG_DFL)
+        for number in (*_WAKERS, *_PASSED_ON):
+            if number not in _WARNINGS:  # they keep their handler, which does nothing
+                signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for fd in self._signals:
             os.close(fd)
         self._link.abandon()
         _redirect(home)
+        if self._spec.slots:
+            share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
         return Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
 
     def _reap(self) -> None:
@@ -150,8 +161,12 @@ class Supervisor:
             _signal_group(child.pid, signal.SIGKILL, alone=False)  # what the task started goes with it
         if state == RUNS:
             self._failed_starts = 0
-        elif child.reason == OWN and not self._stopping:
+        elif state != RETIRES and child.reason == OWN and not self._stopping:
             self._failed_starts += 1
+        if state == RETIRES:
+            self._want -= 1
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and child.reason == OWN:
+            child.reason = MEMORY if self._memory_kills.struck() else OWN
         self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())
         if state == FAILED or self._failed_starts >= FAILED_STARTS:
             self._want = 0
@@ -186,7 +201,7 @@ class Supervisor:
         elif kind == KILL:
             self._kill(Kill.unpack(body))
         elif kind == STOP:
-            self._stop()
+            self._stop(ASKED)
 
     def _kill(self, order: Kill) -> None:
         child = self._children.get(order.slot)
@@ -198,11 +213,11 @@ class Supervisor:
             child.reason = ASKED
             _signal_group(child.pid, order.signal)
 
-    def _stop(self) -> None:
+    def _stop(self, reason: int) -> None:
         if not self._stopping:
             self._stopping = time.monotonic() + TERM_GRACE
             for child in self._children.values():
-                child.reason = ASKED
+                child.reason = reason
                 _signal_group(child.pid, signal.SIGTERM)
 
     def _finished(self) -> bool:
@@ -214,7 +229,7 @@ class Supervisor:
             for child in self._children.values():
                 _signal_group(child.pid, signal.SIGCONT)  # one that is stopped could never leave
             if self._spec.orphan == "kill":
-                self._stop()
+                self._stop(ASKED)
         return not self._children and (self._want == 0 or bool(self._stopping))
 
     # -- waiting --------------------------------------------------------------------------------
@@ -231,17 +246,25 @@ class Supervisor:
         if self._link.fileno() >= 0:
             waiting.append(self._link.fileno())
         ready, _, _ = select.select(waiting, [], [], timeout)
-        if self._signals[0] in ready and signal.SIGTERM in os.read(self._signals[0], 4096):
-            self._stop()
+        if self._signals[0] in ready:
+            self._notice(os.read(self._signals[0], 4096))
 
-    @staticmethod
-    def _note(number: int, stack: object) -> None:
-        """The wake-up pipe carries the number; Python wants a handler beside it."""
+    def _notice(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGTERM:
+                self._stop(SITE)
+            elif number in _PASSED_ON:
+                for child in self._children.values():
+                    os.kill(child.pid, number)  # not yet reaped, so it is still this child
 
     def close(self) -> None:
         """Tell the driver everything, and close."""
         self._link.ring()
         self._link.close()
+
+
+def _note(number: int, stack: object) -> None:
+    """The wake-up pipe carries the number; Python wants a handler beside it."""
 
 
 def _stopped(pid: int) -> bool:
@@ -284,12 +307,12 @@ def _signal_group(pid: int, number: int, alone: bool = True) -> None:
             pass  # it is gone, which is what was wanted
 
 
-def main(run_dir: str, job: int, index: int, restart: int) -> int:
+def main(run_dir: str, job: int, index: int, restart: int, job_id: str) -> int:
     """Run the supervisor of one element of a job, and in the forked workers their work."""
     ref = WorkerRef(job, index, restart)
     probe = RunDirectory(run_dir, shared=False)
     probe.check()
-    spec = Specification.read(probe, job)
+    spec = Specification.read(probe, job)._replace(job_id=job_id)
     run = RunDirectory(run_dir, shared=spec.shared)
     run.make_home(ref)
     sys.path[:] = spec.sys_path + [entry for entry in sys.path if entry not in spec.sys_path]

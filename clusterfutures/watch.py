@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Optional
 
 from clusterfutures import payload
-from clusterfutures.allocation import Allocation, Element, Recipe
+from clusterfutures.allocation import Allocation, Element, Events
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.errors import InitializerFailed, TaskKilled
 from clusterfutures.link import GREW, LONGEST_POLL, LOOK, LOST, SHORTEST_POLL, SUPERVISOR, Lease
@@ -26,13 +26,15 @@ from clusterfutures.records import (
     NUMBER,
     OUTCOME,
     READY,
+    RETIRED,
     RETURNED,
+    SITE,
     STARTED,
     Ended,
     Ready,
     Started,
 )
-from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.schedulers.base import JobStatus, Scheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.wire import Record
 from clusterfutures.worker import Marker
@@ -50,6 +52,7 @@ CHORE_INTERVAL = 0.01  # seconds for which chores may be left while nothing is p
 LEASE_INTERVAL = 15.0
 STOP_AFTER = 10.0  # seconds that workers have to leave when all is done
 CANCEL_AFTER = 5.0  # seconds that a supervisor has to obey, before the scheduler is asked
+ACCOUNTING_GRACE = 10.0  # seconds to wait for the scheduler's word on why a worker died
 SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
 
 
@@ -67,10 +70,21 @@ class Watch:
     """Runs one executor; made by its first submission, ends when nothing is left to be done."""
 
     def __init__(
-        self, run: RunDirectory, scheduler: Scheduler, recipe: Recipe, bell: Optional[Doorbell]
+        self,
+        run: RunDirectory,
+        scheduler: Scheduler,
+        bell: Optional[Doorbell],
+        dispatcher: Dispatcher,
+        jobs: Callable[[Events], Allocation],
+        orphan_timeout: float,
+        idle_timeout: Optional[float],
     ) -> None:
         self._run, self._scheduler, self.bell = run, scheduler, bell
-        self._lease_interval = min(LEASE_INTERVAL, recipe.specification.orphan_timeout / 4)
+        self._idle_timeout = idle_timeout
+        self._unexplained: dict[WorkerRef, Ended] = {}  # dead workers whose scheduler knows why
+        self._curious_until = 0.0  # for so long, the scheduler is asked often
+        self._needed_all = 0.0  # when it was last so that no worker too many was there or under way
+        self._lease_interval = min(LEASE_INTERVAL, orphan_timeout / 4)
         self._buried: dict[WorkerRef, int] = {}  # the last generation of each slot that is dead
         self._peers: dict[WorkerRef, Peer] = {}
         self._posted: deque[Callable[[], None]] = deque()
@@ -82,10 +96,11 @@ class Watch:
         self._leased = 0.0
         self._deadline = 0.0  # when the next, harder step of ending is due
         self._steps: list[Callable[[], None]] = []
-        self.allocation = Allocation(
-            run, scheduler, recipe, self.post, self.ring, self.break_, self._element_came, self._element_gone
+        events = Events(
+            self.post, self.ring, self.break_, self._element_came, self._element_gone, self._element_timed
         )
-        self.dispatcher: Dispatcher  # set by the executor, which makes it with our `ring` and `wake`
+        self.allocation = jobs(events)
+        self.dispatcher = dispatcher
         self.ended: Callable[[], None] = lambda: None  # called last of all
         # Waited for instead of the thread: up to Python 3.12 a Ctrl-C inside of Thread.join makes the thread
         # pass for ended (python/cpython#90882).
@@ -155,12 +170,16 @@ class Watch:
         self._kill_doomed()
         self.dispatcher.pump()
         self.dispatcher.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
+        self.allocation.withdraw(self.dispatcher.unneeded())
         self.allocation.want(self.dispatcher.wanted())
+        if self._idle_timeout is not None:
+            self._dismiss_idle(now, self._idle_timeout)
+        self._settle_unexplained(now)
         self.allocation.ask()
         if now - self._leased > self._lease_interval:
             self._renew_lease()
         self._mute = any(peer.caller is None for peer in self._peers.values())
-        self._timeout = self._look_interval()
+        self._timeout = min(self._look_interval(), self.allocation.patience)
 
     def _wait(self) -> dict[Peer, None]:
         """Sleep until somebody rings or it is time to look; returns who rang, in that order."""
@@ -179,7 +198,8 @@ class Watch:
             if event.closed:
                 if peer.caller is event.line:
                     peer.caller = None
-                    self.allocation.ask(at_once=identity.role == SUPERVISOR)
+                    if identity.role == SUPERVISOR:
+                        self._be_curious()
                 continue
             peer.caller = event.line
             if event.opened:
@@ -229,6 +249,7 @@ class Watch:
         """Who `ref` is; None if it was buried before: the dead do not come back, but may still ring."""
         peer = self._peers.get(ref)
         if peer is None and not self._is_buried(ref):
+            self.allocation.restarted(ref.supervisor)
             peer = self._peers[ref] = Peer(ref, self._run.outbox_reader(ref))
             self._mute = True
         return peer
@@ -237,6 +258,12 @@ class Watch:
         if ref.slot >= 0 and self._is_buried(ref.supervisor):
             return True
         return ref.generation <= self._buried.get(ref._replace(generation=0), -2)
+
+    def _be_curious(self) -> None:
+        """Ask the scheduler often for a while: something has ended that only it can explain."""
+        self._curious_until = time.monotonic() + ACCOUNTING_GRACE
+        self.allocation.urgent = True
+        self.allocation.ask(at_once=True)
 
     def _take(self, peer: Peer, frames: list[Frame]) -> None:
         peer.heard = True
@@ -257,6 +284,9 @@ class Watch:
             self.dispatcher.outcomes(ref, (item.body,))
         elif item.kind == RETURNED:
             self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0])
+        elif item.kind == RETIRED:
+            self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0], leaves=True)
+            self.allocation.retired(ref.supervisor)
         elif item.kind == READY:
             self._ready(ref, Ready.unpack(item.body))
         elif item.kind == BROKEN:
@@ -273,8 +303,7 @@ class Watch:
             self._started(ref._replace(slot=started.slot, generation=started.generation), started.pid)
         elif kind == ENDED:
             ended = Ended.unpack(body)
-            worker = ref._replace(slot=ended.slot, generation=ended.generation)
-            self._bury(worker, ended, ended.task - 1 if ended.task else None)
+            self._worker_ended(ref._replace(slot=ended.slot, generation=ended.generation), ended)
         elif kind == GAVE_UP:
             self.allocation.gave_up(ref, body.decode())
         else:
@@ -285,40 +314,72 @@ class Watch:
             self.dispatcher.joined(ref, Post(str(ref), pid, None, None))
 
     def _ready(self, ref: WorkerRef, ready: Ready) -> None:
-        self.allocation.alive.add(ref.supervisor)
+        self.allocation.ready(ref.supervisor)
         self.dispatcher.ready(ref, Post(str(ref), ready.pid, ready.node, ready.job_id))
 
-    def _bury(self, ref: WorkerRef, ended: Optional[Ended], task: Optional[int]) -> None:
+    def _worker_ended(self, ref: WorkerRef, ended: Ended) -> None:
+        self.allocation.worker_ended(ref.supervisor)
+        if ended.reason == SITE and ended.task and not self.allocation.closed:
+            self._unexplained[ref] = ended  # the scheduler ended it, and will say why
+            self.dispatcher.excuse(ref)
+            self._be_curious()
+        else:
+            self._bury(ref, ended, None)
+
+    def _settle_unexplained(self, now: float) -> None:
+        """What was not explained within the grace is told as far as it is known."""
+        if self.allocation.urgent and now > self._curious_until:
+            self.allocation.urgent = False
+            for ref, ended in list(self._unexplained.items()):
+                self._bury(ref, ended, None)
+
+    def _bury(self, ref: WorkerRef, ended: Optional[Ended], status: Optional[JobStatus]) -> None:
         """A worker is dead: read what it left, then settle what it did not do."""
+        self._unexplained.pop(ref, None)
+        task = ended.task if ended is not None else Marker.read(self._run.markers(ref.supervisor), ref.slot)
         peer = self._peers.pop(ref, None)
         if peer is not None:
             self._take_final(peer)
             if peer.caller is not None:
                 peer.caller.close()
         self._buried[ref._replace(generation=0)] = ref.generation
-        self.dispatcher.ended(ref, ended, task)
+        self.dispatcher.ended(ref, ended, task - 1 if task else None, status)
 
     def _element_came(self, element: Element) -> None:
         """A supervisor was submitted: from now on its outbox is looked for."""
         self._peer(element.ref)
 
-    def _element_gone(self, element: Element) -> None:
+    def _element_timed(self, element: Element) -> None:
+        self.dispatcher.set_end(element.ref, element.ends)
+
+    def _element_gone(self, element: Element, status: JobStatus) -> None:
         """A supervisor has ended: so have its workers, or they will in a moment."""
+        self._peer(element.ref)  # it may have come and gone unseen
         peer = self._peers.pop(element.ref, None)
         if peer is not None:
             self._take_final(peer)
-        left = [ref for ref in self._peers if ref.supervisor == element.ref]
+        left = [ref for ref in self._peers if ref.slot >= 0 and ref.supervisor == element.ref]
         self._buried[element.ref._replace(generation=0)] = element.ref.generation
         self._scheduler.sweep(element.job_id, self.dispatcher.pids(left))
         for ref in left:
-            task = Marker.read(self._run.markers(element.ref), ref.slot)
-            self._bury(ref, None, task - 1 if task else None)
+            self._bury(ref, self._unexplained.get(ref), None if element.cancelled else status)
+        self.dispatcher.forget(element.ref)
 
     def _take_final(self, peer: Peer) -> None:
         frames = peer.outbox.read(final=True)
         if frames:
             self._take(peer, frames)
         peer.outbox.close()
+
+    def _dismiss_idle(self, now: float, timeout: float) -> None:
+        """Let jobs go that were idle for so long; take out of the queue what nobody needs."""
+        for supervisor in self.dispatcher.dismiss_idle(timeout):
+            self.allocation.retire(supervisor)
+        surplus = self.allocation.capacity - self.dispatcher.wanted()
+        if surplus <= 0 or not self._needed_all:
+            self._needed_all = now
+        elif now - self._needed_all > timeout:
+            self.allocation.cancel_waiting(surplus)
 
     # -- chores ---------------------------------------------------------------------------------
 
@@ -380,7 +441,7 @@ class Watch:
         log.error("jobs %s could not be ended; they may still run", left)
         for element in list(self.allocation.elements.values()):
             del self.allocation.elements[element.ref]
-            self._element_gone(element)
+            self._element_gone(element, element.status)
 
     def _close(self) -> None:
         # Outcomes that were read in a turn that failed, or by the last step of ending, are no less valid.

@@ -40,9 +40,12 @@ from clusterfutures.records import (
     RAISED,
     READY,
     RECALL,
+    RETIRED,
     RETURNED,
     RETURNED_VALUE,
+    SECONDS,
     TASKS,
+    TIME_LEFT,
     UNREADABLE,
     Assign,
     Batch,
@@ -65,9 +68,12 @@ TICK = 0.05  # seconds; how soon the attendant notices
 RING_INTERVAL = 0.004  # seconds; outcomes that follow each other faster are announced together
 MEASURED = 0.001  # seconds; CPU and memory are read only after tasks that took longer
 
-STARTING, RUNS, FAILED = 0, 1, 2
+RESERVE = 5.0  # seconds of wall time that are left to the end of things
 
-ALARM = signal.SIGUSR1
+STARTING, RUNS, FAILED, RETIRES = 0, 1, 2, 3
+"""What a worker is at, for its supervisor."""
+
+ALARM = signal.SIGURG  # it is harmless where nobody expects it, and no scheduler warns with it
 """Worker to supervisor: look at the deadlines again."""
 
 
@@ -113,6 +119,7 @@ class Job(NamedTuple):
     number: int
     attempt: int
     timeout: float
+    expected: float
     style: int
     function: Location
     body: bytes
@@ -133,6 +140,8 @@ class Worker:
         self._unrung = False
         self._rung = 0.0
         self._done = 0
+        self._rests_as = RUNS  # its state between tasks
+        self.ends = 0.0  # when the wall time does, on the monotonic clock; 0 if nobody said
         self.pid, self._parent = os.getpid(), os.getppid()
         self.job_id = spec.job_id or str(self._parent)
         self._peaks = Peak()
@@ -148,8 +157,14 @@ class Worker:
 
     def run(self) -> int:
         """Work until told to leave; returns the exit code."""
+        if self.specification.tasks and not self.run_directory.claim(self.ref):
+            return 0  # cancelled, before it could start
         if not self._initialize():
             return 1
+        if self.specification.tasks:
+            own = self.specification.tasks[self.ref.element * ASSIGN_SIZE :]
+            self._queue.extend(self._assigned(Assign.unpack(own)))
+            self._leaving = True
         attendant = Attendant(self)
         os.register_at_fork(after_in_child=self._note_fork)
         while True:
@@ -183,7 +198,7 @@ class Worker:
             self._link.close()
             return False
         self._marker.set(0, 0.0, RUNS)
-        self._tell(READY, Ready(self.pid, self.job_id, os.uname().nodename).pack())
+        self._tell(READY, Ready(self.pid, self.job_id, _node()).pack())
         return True
 
     def _take(self) -> None:
@@ -211,6 +226,8 @@ class Worker:
                 self._hand_back()
             elif kind == LEAVE:
                 self._leaving = True
+            elif kind == TIME_LEFT:
+                self.ends = time.monotonic() + SECONDS.unpack(body)[0]
 
     def _assigned(self, assign: Assign) -> Iterable[Job]:
         try:
@@ -219,7 +236,7 @@ class Worker:
             # Each of its tasks ends with this: lost in silence they would be waited for without end.
             numbers = range(assign.first, assign.first + assign.tasks)
             text = f"cannot read the task from the run directory: {error}".encode()
-            return [Job(n, assign.attempt, 0.0, UNREADABLE, assign.place, text) for n in numbers]
+            return [Job(n, assign.attempt, 0.0, 0.0, UNREADABLE, assign.place, text) for n in numbers]
         return self._jobs(assign, batch)
 
     @staticmethod
@@ -229,6 +246,7 @@ class Worker:
             range(assign.first, assign.first + count),
             repeat(assign.attempt),
             repeat(assign.timeout),
+            repeat(assign.expected),
             repeat(batch.style),
             [batch.places[index] for index in batch.functions[start : start + count]],
             batch.bodies[start : start + count],
@@ -245,16 +263,26 @@ class Worker:
             self._batch = (place, batch)
         return batch
 
-    def _hand_back(self) -> None:
-        """Give up what has not been started: the answer to RECALL."""
-        count = 0
+    def _hand_back(self, kind: int = RETURNED, count: int = 0) -> None:
+        """Give up what has not been started, and `count` tasks more: the answer to RECALL."""
         while True:
             try:
                 self._queue.pop()  # atomic: the main thread takes from the other end
             except IndexError:
                 break
             count += 1
-        self._tell(RETURNED, NUMBER.pack(count))
+        self._tell(kind, NUMBER.pack(count))
+
+    def _too_late_for(self, job: Job) -> bool:
+        """Whether the wall time will probably be over before `job` is; if so, hand it back and retire.
+
+        A worker's first task is always run: a longer time than all of its wall time no other one has either.
+        """
+        if not self._done or time.monotonic() + job.expected + RESERVE < self.ends:
+            return False
+        self._leaving, self._rests_as = True, RETIRES
+        self._hand_back(RETIRED, 1)
+        return True
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -266,11 +294,13 @@ class Worker:
                 job = queue.popleft()
             except IndexError:
                 break
+            if self.ends and self._too_late_for(job):
+                break
             self._run_job(job)
             self._done += 1
         self._ring()
         self.current = None
-        self._marker.set(0, 0.0, RUNS)
+        self._marker.set(0, 0.0, self._rests_as)
         if self._measured:  # for the next bundle, now that nobody waits
             self._measured = False
             self._peaks.forget()
@@ -466,6 +496,11 @@ class Peak:
                 os.write(self._fd, b"5")
             except OSError:
                 self._fd = -1  # a kernel without it
+
+
+def _node() -> str:
+    """This node, by the name under which its scheduler knows it."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def _printed() -> tuple[int, int]:

@@ -25,11 +25,11 @@ LAYERS = (
     {"pipeline", "progress", "report"},
     {"executor", "local", "session", "slurm", "torque"},
     {"allocation", "clerk", "dispatch", "doorbell"}
-    | {"futures", "journal", "obituary", "pace", "roster", "waiting", "watch"},
+    | {"futures", "journal", "obituary", "pace", "queued", "roster", "taskjobs", "waiting", "watch"},
     {"bootstrap", "context", "functions", "schedulers", "supervisor", "worker"},
-    {"line", "link", "logs", "records", "specification", "spool", "wire", "writer"}
+    {"line", "link", "logs", "memory", "records", "share", "specification", "spool", "wire", "writer"}
     | {"capture", "faults", "mainspace", "payload", "picklers"}
-    | {"_version", "cpus", "errors", "light", "options", "profiles", "states"},
+    | {"_version", "cpus", "errors", "light", "options", "profiles", "resources", "states"},
 )
 """From the top down. A package such as `schedulers` is one name."""
 

@@ -227,7 +227,8 @@ class TestInterpreter:
     def test_missing(self, bell: bool) -> None:
         with LocalExecutor(1, doorbell=bell, python="/nowhere/python") as pool:
             error = self.check_broken(pool, "/nowhere/python")
-            assert isinstance(error.__cause__, SubmissionError)
+            assert isinstance(error, SubmissionError)
+            assert error.command[0] == "/nowhere/python"
 
     def test_missing_after_a_setup(self) -> None:
         with LocalExecutor(1, python="/nowhere/python", setup="true") as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +38,13 @@ def test_defaults() -> None:
         doorbell=True,
         orphan="drain",
         orphan_timeout=None,
+        resources={},
+        arrays=True,
+        host=None,
+        idle_timeout=None,
+        workers_per_job=1,
+        job_per_task=False,
+        max_queued=math.inf,
     )
 
 

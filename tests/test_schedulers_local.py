@@ -39,8 +39,8 @@ def scheduler(no_process_left: None) -> Iterator[LocalScheduler]:
 
 
 def request(directory: Path, argv: list[str], **changes: Any) -> JobRequest:
-    base = JobRequest(0, "name", argv, 1, [], None, {}, "")._replace(**changes)
-    return base._replace(logs=[str(directory / f"{index}.log") for index in range(base.elements)])
+    log = str(directory / f"{INDEX}.log")
+    return JobRequest(0, "name", argv, 1, "", log, None, {}, "", {})._replace(**changes)
 
 
 def end_of(scheduler: LocalScheduler, job_id: str) -> JobStatus:

@@ -14,7 +14,7 @@ import pytest
 
 from clusterfutures import bootstrap
 from clusterfutures.logs import frame
-from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, STARTED, STOP, TIMED_OUT, Ended
+from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, SITE, STARTED, STOP, TIMED_OUT, Ended
 from clusterfutures.spool import WorkerRef
 from clusterfutures.supervisor import Child, Supervisor
 from clusterfutures.worker import RUNS, Marker
@@ -263,7 +263,7 @@ def test_everything_ends(site: Site, how: str) -> None:
         site.process.send_signal(signal.SIGTERM)
     assert site.exit_code() == 0
     ended = {one.slot: one for one in site.ended(3)}
-    assert [ended[n].reason for n in range(3)] == [ASKED] * 3
+    assert [ended[n].reason for n in range(3)] == [ASKED if how == "STOP" else SITE] * 3
     assert [os.WTERMSIG(ended[n].status) for n in range(3)] == [
         signal.SIGKILL,
         signal.SIGTERM,
@@ -298,7 +298,7 @@ def test_orphans_that_are_to_be_killed(site: Site) -> None:
 
 def start_by_hand(site: Site, version: str | None = None, job: str = "0") -> tuple[int, str]:
     version = version or "{}.{}".format(*sys.version_info[:2])
-    command = [sys.executable, bootstrap.__file__, version, site.run.path, job, "0", "0"]
+    command = [sys.executable, bootstrap.__file__, version, site.run.path, job, "0", "0", ""]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=site.directory)
     return done.returncode, done.stderr
 

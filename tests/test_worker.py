@@ -164,7 +164,6 @@ class Site:
             sys_path=[str(directory), str(REPOSITORY), *sys.path],
             orphan="drain",
             orphan_timeout=600.0,
-            job_id="",
         )
 
     def lease(self) -> None:
@@ -176,7 +175,7 @@ class Site:
         self.specification._replace(**changes).write(self.run, 0)
         self.journal.publish()
         version = "{}.{}".format(*sys.version_info[:2])
-        command = [sys.executable, bootstrap.__file__, version, self.run.path, "0", "0", "0"]
+        command = [sys.executable, bootstrap.__file__, version, self.run.path, "0", "0", "0", ""]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Optional
 
 from clusterfutures.errors import SubmissionError
-from clusterfutures.schedulers.base import INDEX, JobRequest, JobStatus, Scheduler
+from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, JobStatus, Scheduler
 from clusterfutures.states import JobState
 
 SWEPT_WITHIN = 1.0  # seconds to wait for killed processes to be gone
@@ -23,6 +24,8 @@ class LocalScheduler(Scheduler):
     name = "local"
     interval = 0.5
     closing_interval = 0.005  # asking costs a system call here
+    longest_interval = 0.5
+    grace = 0.0
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -32,16 +35,13 @@ class LocalScheduler(Scheduler):
         environment = _changed(request.environment)
         ids = []
         for index in range(request.elements):
-            command = [str(index) if word == INDEX else word for word in request.argv]
-            if request.setup:
-                command = [*_shell(), "set -e\n" + request.setup + '\nexec "$@"', "setup", *command]
-            ids.append(self._start(command, request, index, environment))
+            ids.append(self._start(_command(request, index), request, index, environment))
         return ids
 
     def _start(
         self, command: list[str], request: JobRequest, index: int, environment: dict[str, str]
     ) -> str:
-        log = request.logs[index]
+        log = str(index).join(request.log.rsplit(INDEX, 1))
         try:
             with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
                 process = subprocess.Popen(
@@ -55,7 +55,8 @@ class LocalScheduler(Scheduler):
                 )
         except OSError as error:
             what = "cwd" if request.cwd is not None and not os.path.isdir(request.cwd) else "python"
-            raise SubmissionError(f"{what}: cannot start {command[0]!r}: {error}", command) from error
+            text = f"no worker could be started: {what}: cannot start {command[0]!r}: {error}"
+            raise SubmissionError(text, command) from error
         self._processes[str(process.pid)] = process
         return str(process.pid)
 
@@ -75,13 +76,36 @@ class LocalScheduler(Scheduler):
         while any(_in_session(pid, int(job_id)) for pid in killed) and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def poll(self, job_ids: Iterable[str]) -> dict[str, JobStatus]:
+    def poll(self, job_ids: Iterable[str], max_age: float = 0.0) -> dict[str, JobStatus]:
         """Which of them still run, and how the others ended."""
         return {
             job_id: _status(self._processes[job_id].poll())
             for job_id in job_ids
             if job_id in self._processes
         }
+
+    def explain(self, request: JobRequest) -> str:
+        """The command that is started."""
+        words = ["env", "-C", request.cwd or os.getcwd()]
+        for name, value in request.environment.items():
+            words += ["-u", name] if value is None else [f"{name}={value}"]
+        return shlex.join([*words, *_command(request, 0)])
+
+    def test_only(self, request: JobRequest) -> str:
+        """Whether there is such a program."""
+        command = _command(request, 0)
+        found = shutil.which(command[0])
+        if found is None:
+            raise SubmissionError(f"python: there is no program {command[0]!r}", command)
+        return f"{found} can be started"
+
+
+def _command(request: JobRequest, index: int) -> list[str]:
+    own = {INDEX: str(index), RESTART: "0", JOB_ID: ""}
+    command = [own.get(word, word) for word in request.argv]
+    if request.setup:
+        command = [*_shell(), "set -e\n" + request.setup + '\nexec "$@"', "setup", *command]
+    return command
 
 
 def _in_session(pid: int, session: int) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract import work
 from tests.contract.checks import script_header
-from tests.contract.executors import CASES, Case
+from tests.contract.executors import CASES, EVERYDAY, Case
 from tests.support import ScriptResult, check_no_process_left
 
 HERE = Path(__file__).parent
@@ -45,10 +45,21 @@ def spawn_without_main() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=list(CASES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on the executors that ``--executors`` names."""
+    if "case" in metafunc.fixturenames:
+        wanted = metafunc.config.getoption("--executors")
+        names = {"everyday": EVERYDAY, "all": tuple(CASES)}.get(wanted) or wanted.split(",")
+        metafunc.parametrize("case", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The executor under test; when a module is done with it, no process of it may be left."""
-    yield CASES[request.param]
+    found = CASES[request.param]
+    if found.on_slurm:
+        request.getfixturevalue("slurm")
+    yield found
     check_no_process_left()
 
 

@@ -11,6 +11,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ class Case(NamedTuple):
     `name` is its pytest id; `location` is ``module:class``; `traits` gives, for each trait that it has,
     the reason, `lacks` the same for those that it lacks where that needs one; `options` are always
     passed to the class; `start_method` names the multiprocessing context that it is given as
-    `mp_context` (none where that is None).
+    `mp_context` (none where that is None); `on_slurm`: it needs a cluster, and run directories that stay out
+    of the working directory.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case(NamedTuple):
     options: Mapping[str, Any] = {}
     start_method: str | None = None
     lacks: Mapping[Trait, str] = {}
+    on_slurm: bool = False
 
     @property
     def executor_class(self) -> type[Executor]:
@@ -78,6 +81,8 @@ class Case(NamedTuple):
         """A new executor; positions and keywords as in ProcessPoolExecutor."""
         if not args:
             options.setdefault("mp_context", self.context)
+        if self.on_slurm:
+            options.setdefault("run_dir", tempfile.mkdtemp(prefix="run-"))
         make: Any = self.executor_class
         executor: Executor = make(max_workers, *args, **{**self.options, **options})
         return executor
@@ -166,5 +171,10 @@ CASES = {
         _standard("spawn"),
         Case("local", "clusterfutures:LocalExecutor", OWN_TRAITS),
         Case("local-polling", "clusterfutures:LocalExecutor", OWN_TRAITS, {"doorbell": False}),
+        Case("slurm", "clusterfutures:SlurmExecutor", OWN_TRAITS, on_slurm=True),
+        Case("slurm-polling", "clusterfutures:SlurmExecutor", OWN_TRAITS, {"doorbell": False}, on_slurm=True),
     ]
 }
+
+EVERYDAY = ("local", "local-polling")
+"""What the suite runs on unless told otherwise: ours, where no service is needed."""

@@ -1,0 +1,386 @@
+"""What Slurm says of jobs: its words for states and reasons, and whom to ask for them.
+
+squeue knows a job until some minutes after its end (MinJobAge), sacct what has ended, if the site keeps
+accounts, and scontrol the exit code while squeue knows the job.  Read are delimited formats only, as all
+versions from 20.11 on print them; ``--json`` differs between versions, and columns cut words short.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Optional
+
+from clusterfutures.errors import SchedulerUnavailable
+from clusterfutures.schedulers.base import JobStatus
+from clusterfutures.schedulers.script import EXIT_CODES, NO_RUN_DIRECTORY
+from clusterfutures.schedulers.slurm_client import Client
+from clusterfutures.states import JobState
+
+log = logging.getLogger("clusterfutures")
+
+LINE = 100_000
+"""Characters of job ids in one command; Linux takes 128 KiB in one word."""
+
+SINGLE = 8
+"""Jobs that scontrol is asked for one by one: it takes one id, or none for all jobs of the cluster."""
+
+# ---- Slurm's words ------------------------------------------------------------------------------
+
+_STATES = (
+    # The states of squeue(1), sacct(1) and Slurm's page "Job State Codes", with their compact forms.
+    ("PENDING", "PD", JobState.PENDING),
+    ("RUNNING", "R", JobState.RUNNING),
+    ("SUSPENDED", "S", JobState.SUSPENDED),
+    ("COMPLETED", "CD", JobState.COMPLETED),
+    ("CANCELLED", "CA", JobState.CANCELLED),
+    ("FAILED", "F", JobState.FAILED),
+    ("TIMEOUT", "TO", JobState.TIMEOUT),
+    ("DEADLINE", "DL", JobState.TIMEOUT),
+    ("OUT_OF_MEMORY", "OOM", JobState.OUT_OF_MEMORY),
+    ("NODE_FAIL", "NF", JobState.NODE_FAILED),
+    ("BOOT_FAIL", "BF", JobState.NODE_FAILED),
+    ("PREEMPTED", "PR", JobState.PREEMPTED),
+    # Flags, which hide the state proper.  While its nodes are being started, nothing of a job runs;
+    ("CONFIGURING", "CF", JobState.PENDING),
+    ("POWER_UP_NODE", "", JobState.PENDING),
+    # while its processes may still be alive, it has not ended;
+    ("COMPLETING", "CG", JobState.RUNNING),
+    ("STAGE_OUT", "SO", JobState.RUNNING),
+    ("SIGNALING", "SI", JobState.RUNNING),
+    ("RESIZING", "RS", JobState.RUNNING),
+    ("STOPPED", "ST", JobState.SUSPENDED),
+    # and what is queued again, or held after that, has not ended either.
+    ("EXPEDITING", "", JobState.PENDING),  # from 25.05 on
+    ("REQUEUED", "RQ", JobState.PENDING),
+    ("REQUEUED_CRON", "RC", JobState.PENDING),  # in 20.11 only
+    ("REQUEUE_FED", "RF", JobState.PENDING),
+    ("REQUEUE_HOLD", "RH", JobState.PENDING),
+    ("SPECIAL_EXIT", "SE", JobState.PENDING),
+    ("RESV_DEL_HOLD", "RD", JobState.PENDING),
+    # These do not tell whether it has: a sibling in the federation runs, a start has failed.
+    ("REVOKED", "RV", JobState.UNKNOWN),
+    ("LAUNCH_FAILED", "", JobState.UNKNOWN),
+    ("RECONFIG_FAIL", "", JobState.UNKNOWN),
+    ("UPDATE_DB", "", JobState.UNKNOWN),
+)
+
+STATES = {word: state for *words, state in _STATES for word in words if word}
+
+HOPELESS = {
+    # What Slurm says of pending jobs that no waiting will start; see squeue(1), "JOB REASON CODES".
+    "DependencyNeverSatisfied": "a job that it depends on has failed",
+    "BadConstraints": "no node can ever satisfy what it asks for; Slurm holds it",
+    "PartitionTimeLimit": "its time limit is above that of the partition (see sinfo -o '%P %l')",
+    "InvalidAccount": "its account is not valid any more",
+    "InvalidQOS": "its QOS is not valid any more",
+    "ReservationDeleted": "the reservation that it waits for was deleted; Slurm holds it",
+    # The reasons of jobs that Slurm has queued again, but holds until somebody releases them.
+    "launch failed requeued held": "its node could not start it (a prolog that fails?); Slurm holds it",
+    "JobHoldMaxRequeue": "it was queued again too often; Slurm holds it",
+}
+
+FIRST_ERROR = 32
+"""The first number that stands for an error of Slurm and for no signal that ends programs."""
+
+TOO_LARGE = re.compile("(Assoc|QOS)Max[A-Za-z]+PerJob(Limit)?")
+"""Limits on a single job.  Those per user, group or account pass when other jobs end."""
+
+LAUNCH_ERRORS = {
+    52: "the node could not execute the batch script",
+    53: "the node could not open the job's log: " + EXIT_CODES[NO_RUN_DIRECTORY],
+    54: "the node's prolog failed",
+}
+"""What ends a job before it begins.
+
+Taken for the status of a process, Slurm's errors from 4000 on (slurm_errno.h) look like a signal above 31:
+4021, ESLURMD_IO_ERROR, is shown as 0:53.
+"""
+
+_unknown: set[str] = set()
+
+
+def state_of(word: str) -> JobState:
+    """The state that Slurm calls so, in its long or compact form; logs what it does not know, once."""
+    state = STATES.get(word)
+    if state is None:
+        if word not in _unknown:
+            _unknown.add(word)
+            log.warning("Slurm speaks of a job state %r, which is not known here", word)
+        return JobState.UNKNOWN
+    return state
+
+
+def hopeless(reason: str) -> str:
+    """Why a pending job for this reason can never start; empty if it may."""
+    words = reason.replace("_", " ")  # as scontrol writes them
+    if words in HOPELESS:
+        return f"{words}: {HOPELESS[words]}"
+    if TOO_LARGE.fullmatch(reason):
+        return f"{reason}: it asks for more than one job may have here"
+    return ""
+
+
+def seconds_left(text: str) -> Optional[float]:
+    """Seconds, from the time left as squeue prints it; None for UNLIMITED and NOT_SET.
+
+    >>> seconds_left("1-02:03:04"), seconds_left("59:59"), seconds_left("UNLIMITED")
+    (93784.0, 3599.0, None)
+    """
+    if text == "INVALID":  # below zero: it should have ended
+        return 0.0
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def elements(name: str) -> Iterator[str]:
+    """The ids that Slurm's short form stands for.
+
+    >>> list(elements("12_[1-3,7%2]")), list(elements("12_[0-4:2]")), list(elements("12"))
+    (['12_1', '12_2', '12_3', '12_7'], ['12_0', '12_2', '12_4'], ['12'])
+    """
+    base, bracket, indices = name.partition("_[")
+    if not bracket:
+        yield name
+        return
+    for part in re.findall(r"(\d+)(?:-(\d+))?(?::(\d+))?", indices.partition("%")[0]):
+        first, last, step = part
+        for index in range(int(first), int(last or first) + 1, int(step or 1)):
+            yield f"{base}_{index}"
+
+
+# ---- the answers of each command ----------------------------------------------------------------
+
+QUEUE_FORMAT = "%i|%T|%L|%S|%B|%r"
+"""Id, state, time left, start, first node, reason: the last one is free text and may hold anything."""
+
+RECORD_FORMAT = "JobID,State,ExitCode,Start,NodeList"
+
+
+def read_queue(text: str) -> dict[str, JobStatus]:
+    """What squeue prints in QUEUE_FORMAT, by id."""
+    found = {}
+    for line in text.split("\n"):
+        fields = line.split("|", 5)
+        if len(fields) != 6:  # "CLUSTER: name", or a site's own remarks
+            continue
+        name, word, left, begun, node, reason = fields
+        status = _status(word, "", reason, begun, node)
+        if status.state in (JobState.RUNNING, JobState.SUSPENDED):
+            status = status._replace(time_left=seconds_left(left))
+        found.update(dict.fromkeys(elements(name), status))
+    return found
+
+
+class Records(NamedTuple):
+    """What the accounts say: of each job by its id, and which arrays they know at all."""
+
+    jobs: dict[str, JobStatus]
+    arrays: set[str]
+
+
+def read_records(text: str) -> Records:
+    """What sacct prints in RECORD_FORMAT: jobs, and their steps."""
+    jobs: dict[str, JobStatus] = {}
+    arrays, batch_steps = set(), {}
+    for line in text.split("\n"):
+        fields = line.split("|")
+        if len(fields) != 5:
+            continue
+        name, word, exit_code, begun, node = fields
+        job, _, step = name.partition(".")
+        status = _status(word, exit_code, "", begun, node)
+        if step == "batch":
+            batch_steps[job] = status
+        elif not step:
+            arrays.add(job.partition("_")[0])
+            # A short form is a part of an array that has not started: it may be out of date while it waits.
+            if "[" not in job or status.state.ended:
+                jobs.update(dict.fromkeys(elements(job), status))
+    for job, step_status in batch_steps.items():
+        # Our processes are in the batch step; the kernel's deed is noted there, and not always at the job.
+        if step_status.state is JobState.OUT_OF_MEMORY and job in jobs and jobs[job].state.ended:
+            jobs[job] = step_status._replace(node=jobs[job].node)
+    return Records(jobs, arrays)
+
+
+def read_details(text: str) -> dict[str, JobStatus]:
+    """What ``scontrol -o show job`` prints, by id.
+
+    A record is one line, unless a path or name in it holds a line end; and of what the user has chosen,
+    only the name stands before the state.
+    """
+    found = {}
+    starts = [*re.finditer(r"^JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ", text, re.MULTILINE)]
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    for start, end in zip(starts, ends):
+        job, array, task = start.groups()
+        facts = text[start.end() : end].partition(" UserId=")[2]
+        words = [_fact(facts, name) for name in ("JobState", "ExitCode", "Reason", "StartTime", "BatchHost")]
+        name = job if array is None else f"{array}_{task}" if task.isdigit() else f"{array}_[{task}]"
+        found.update(dict.fromkeys(elements(name), _status(*words)))
+    return found
+
+
+def _fact(facts: str, name: str) -> str:
+    found = re.search(rf"\s{name}=(\S*)", facts)
+    return found[1] if found else ""
+
+
+def _status(word: str, exit_code: str, reason: str, begun: str, node: str) -> JobStatus:
+    state = state_of(word.partition(" ")[0])  # "CANCELLED by 1000"
+    code, signal = _how(exit_code) if state is JobState.FAILED else (None, None)
+    if signal in LAUNCH_ERRORS:
+        reason = LAUNCH_ERRORS[signal]
+    elif code in EXIT_CODES:
+        reason = EXIT_CODES[code]
+    first = None if node in ("", "n/a", "(null)", "None assigned") else node
+    return JobStatus(
+        state,
+        exit_code=0 if state is JobState.COMPLETED else code,
+        signal=signal if signal is not None and signal < FIRST_ERROR else None,
+        node=first,
+        text=word if reason in ("", "None") else f"{word} ({reason})",
+        begun="" if first is None or state is JobState.PENDING else begun,  # else when it may, or might have
+        hopeless=hopeless(reason) if state is JobState.PENDING else "",
+    )
+
+
+def _how(text: str) -> tuple[Optional[int], Optional[int]]:
+    """Exit code or signal, from "code:signal" with a 0 in one place."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        return None, None
+    code, signal = map(int, found.groups())
+    return (None, signal) if signal else (code, None)
+
+
+# ---- asking -------------------------------------------------------------------------------------
+
+
+class SlurmQueue:
+    """The jobs of one cluster, as its commands tell of them; for one thread at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._accounts = True  # until sacct says that there are none
+
+    def ask(self, names: list[str]) -> dict[str, JobStatus]:
+        """What is known of jobs of this cluster, by one squeue and, where something has ended, one sacct.
+
+        `names` are ids without the cluster.  Raises :class:`SchedulerUnavailable` if squeue gets no answer.
+        """
+        queue = self._queue(names)
+        found = {name: queue[name] for name in names if name in queue}
+        ended = [name for name in names if name not in found or _wants_details(found[name].state)]
+        if ended:
+            found.update(self._past(ended, found))
+        return found
+
+    def submitted(self, scripts: Iterable[str]) -> dict[str, str]:
+        """The ids of jobs (of the whole array, if it is one) with these scripts, which must be unique."""
+        text = self._squeue("--format=%i|%o")
+        found = {}
+        for script in scripts:
+            # A line end in the path is printed as it is; arguments, where they are printed, we give none.
+            job = re.search(rf"^(\d+)(?:_\S+)?\|{re.escape(script)}$", text, re.MULTILINE)
+            if job is not None:
+                found[script] = job[1]
+        return found
+
+    def _past(self, names: list[str], queue: dict[str, JobStatus]) -> dict[str, JobStatus]:
+        """How these ended, as far as anybody knows."""
+        records = self._records(names)
+        found = {name: records.jobs[name] for name in names if name in records.jobs}
+        # The accounts may be late: what they say of a job that is not in the queue counts once it is an end.
+        found = {name: status for name, status in found.items() if status.state.ended}
+        rest = [name for name in names if name not in found]
+        details = self._details(rest) if rest else {}
+        for name in rest:
+            if name in details:
+                found[name] = details[name]
+            elif name not in queue and name not in records.jobs and _base(name) in records.arrays:
+                # An element that has run has a record of its own.
+                found[name] = JobStatus(JobState.CANCELLED, text="CANCELLED (before it started)")
+        return found
+
+    def _queue(self, names: Iterable[str]) -> dict[str, JobStatus]:
+        found: dict[str, JobStatus] = {}
+        for bases in portions(_bases(names)):
+            text = self._squeue(f"--format={QUEUE_FORMAT}", "--jobs=" + ",".join(bases))
+            found.update(read_queue(text))
+        return found
+
+    def _squeue(self, *words: str) -> str:
+        done = self._client.call("squeue", "--noheader", "--states=all", *_mine(), *words)
+        # A lone id that it does not know is an error; one of several is not.
+        if done.code and "Invalid job id" not in done.stderr:
+            raise SchedulerUnavailable(f"squeue failed ({done.code}): {done.stderr.strip()}")
+        return done.stdout
+
+    def _records(self, names: Iterable[str]) -> Records:
+        lines = [self._accounted(bases) for bases in portions(_bases(names)) if self._accounts]
+        return read_records("\n".join(lines))
+
+    def _accounted(self, bases: list[str]) -> str:
+        words = ["--noheader", "--parsable2", f"--format={RECORD_FORMAT}", "--jobs=" + ",".join(bases)]
+        try:
+            done = self._client.call("sacct", *words)
+        except SchedulerUnavailable as error:
+            log.debug("no accounts at present: %s", error)
+            return ""
+        if done.code and "disabled" in done.stderr:
+            self._accounts = False  # "Slurm accounting storage is disabled"
+        return "" if done.code else done.stdout
+
+    def _details(self, names: Iterable[str]) -> dict[str, JobStatus]:
+        bases = _bases(names)
+        found = {}
+        for which in [[base] for base in bases] if len(bases) <= SINGLE else [[]]:
+            try:
+                done = self._client.call("scontrol", "--oneliner", "show", "job", *which)
+            except SchedulerUnavailable as error:
+                log.debug("no details at present: %s", error)
+                break
+            found.update(read_details(done.stdout))
+        return found
+
+
+def _wants_details(state: JobState) -> bool:
+    return state.ended and state is not JobState.COMPLETED
+
+
+def _mine() -> list[str]:
+    """Has slurmctld send this user's jobs, and not everybody's, of which squeue would then choose."""
+    try:
+        return [f"--user={pwd.getpwuid(os.geteuid()).pw_name}"]
+    except KeyError:  # a container without a user database; squeue would find no jobs of a nobody
+        return []
+
+
+def _base(name: str) -> str:
+    return name.partition("_")[0]
+
+
+def _bases(names: Iterable[str]) -> list[str]:
+    return sorted(set(map(_base, names)))
+
+
+def portions(words: Iterable[str]) -> Iterator[list[str]]:
+    """The words in order, in as few lists as are short enough for a command."""
+    portion: list[str] = []
+    length = 0
+    for word in words:
+        if portion and length + len(word) > LINE:
+            yield portion
+            portion, length = [], 0
+        portion.append(word)
+        length += len(word) + 1
+    if portion:
+        yield portion
