@@ -34,6 +34,7 @@ SHORTEST_POLL = 0.001
 LONGEST_POLL = {False: 0.05, True: 0.5}  # seconds; on a shared file system every look costs its server
 SAFETY_POLL = 2.0  # with a bell, in case it was not heard
 RECONNECT = 5.0
+CLOSED_TIMEOUT = 60.0  # seconds after which a driver that hung up, and cannot be reached again, is gone
 
 
 class Lease(NamedTuple):
@@ -70,6 +71,7 @@ class Link:
         self._line: Line | None = None
         self._lease = Lease(-1, "")
         self._orphan_timeout = orphan_timeout
+        self._met = False  # there was a bell that worked, once
         self._heard = self._tried = time.monotonic()
         self._connect()
 
@@ -108,7 +110,7 @@ class Link:
         line = self._line
         if line is not None and line.ready:
             records = line.receive(min(timeout, SAFETY_POLL))
-            self._heard = time.monotonic()
+            self._heard, self._met = time.monotonic(), True
             return self._sort(records)
         self._keep_contact()
         if self._line is not None and not self._line.dead:
@@ -167,9 +169,16 @@ class Link:
             self._connect()
 
     def orphaned(self) -> bool:
-        """Whether nothing was heard of the driver for `orphan_timeout` seconds of our own clock."""
+        """Whether nothing was heard of the driver for `orphan_timeout` seconds of our own clock.
+
+        Who has met it and lost the connection need not wait that long: the driver's address does not change,
+        and it listens for as long as it lives.  But an `orphan_timeout` without end is meant.
+        """
         self._keep_contact()
-        return time.monotonic() - self._heard > self._orphan_timeout
+        timeout = self._orphan_timeout
+        if self._met and timeout < float("inf"):
+            timeout = min(timeout, CLOSED_TIMEOUT)
+        return time.monotonic() - self._heard > timeout
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, and leave what they stand for to the parent."""

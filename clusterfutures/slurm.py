@@ -43,7 +43,7 @@ class SlurmExecutor(ClusterExecutor):
     retries, timeout, run_dir, keep, python, setup, env, cwd, doorbell, orphan, orphan_timeout
         As for `LocalExecutor`, except that the default run directory is a fresh one in ``.clusterfutures``
         below the working directory, which nodes must see under the same path, and that the default of
-        `orphan_timeout` is 600 seconds.
+        `orphan_timeout` is 600 seconds, or 60 for those whose connection to this process has closed.
 
     Raises
     ------

@@ -16,6 +16,7 @@ import pytest
 from clusterfutures import link as module
 from clusterfutures.doorbell import Doorbell
 from clusterfutures.link import (
+    CLOSED_TIMEOUT,
     GREW,
     LONGEST_POLL,
     LOST,
@@ -245,6 +246,24 @@ def test_a_removed_run_directory_makes_orphans(ends: Ends, clock: Clock) -> None
     os.unlink(ends.run.driver)
     pass_time(link, clock, 61)
     assert link.orphaned()
+
+
+@pytest.mark.parametrize("orphan_timeout", [600.0, float("inf")])
+def test_who_has_met_a_driver_that_hangs_up_waits_a_minute(
+    ends: Ends, clock: Clock, orphan_timeout: float
+) -> None:
+    ends.open_bell()
+    ends.lease()
+    link = ends.link(orphan_timeout)
+    ends.meet(link)
+    link.wait(0)
+    assert ends.bell is not None
+    ends.bell.close()
+    wait_until(lambda: link.wait(0) == [] and not link.heard)
+    pass_time(link, clock, CLOSED_TIMEOUT - 1)
+    assert not link.orphaned()
+    pass_time(link, clock, 2)
+    assert link.orphaned() == (orphan_timeout == 600.0), "one without end is meant"
 
 
 @pytest.mark.parametrize("orphan_timeout", [0.4, 5.0, 60.0, 600.0])
