@@ -24,7 +24,6 @@ from time import monotonic
 
 from clusterfutures.wire import (
     CHUNK,
-    FRAME,
     NOSIGNAL,
     READ,
     STALL,
@@ -40,11 +39,12 @@ from clusterfutures.wire import (
     hang_up,
     numeric,
     prepare,
+    session_on,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Optional
 
 __all__ = ["Caller", "Doorbell", "Event"]
 
@@ -87,24 +87,25 @@ class Event:
 class Caller:
     """A connection as the driver sees it.
 
-    `identity` (Identity) and `last_heard` (seconds of ``time.monotonic``) are for reading.
+    `identity` (Identity) is for reading; `owner` is for whoever polls, to note whose line this is.
     """
 
     # fmt: off
     __slots__ = ("_bell", "_fd", "_host", "_lock", "_session", "_since", "_sock", "_unsent",
-                 "identity", "last_heard")
+                 "identity", "owner")
     # fmt: on
 
     def __init__(self, bell: Doorbell, sock: _socket.socket, key: Mac) -> None:
         self._bell = bell
         self._sock = sock
         self._fd = sock.fileno()
-        self._host: Optional[Host] = Host(key)
+        self._host: Optional[Host] = Host(key, session_on(sock.family))
         self._session: Optional[Session] = None
         self._unsent = b""
         self._lock = _thread.allocate_lock()
-        self._since = self.last_heard = monotonic()
+        self._since = monotonic()
         self.identity: Identity = _NOBODY
+        self.owner: Any = None
 
     def __repr__(self) -> str:
         return f"<Caller {self.identity!r}>"
@@ -133,7 +134,7 @@ class Caller:
                 self._lock.release()
 
     def _send(self, session: Session, record: Record) -> bool:
-        frame = session.seal(record)
+        frame = session.pack(record)
         if self._unsent and not self._flush():
             return False
         try:
@@ -141,7 +142,7 @@ class Caller:
         except OSError:  # full; or gone, and then the poll is told so as well
             return False
         session.sent += 1
-        if count < FRAME:
+        if count < len(frame):
             self._unsent = frame[count:]
             self._bell._watch(self._fd, READ | WRITE)
         return True
@@ -164,12 +165,9 @@ class Caller:
             finally:
                 self._lock.release()
 
-    def _hear(self, data: bytes) -> list[Record]:
-        """The records in `data`, the handshake taken first.  Raises Forged, OSError."""
-        self.last_heard = monotonic()
-        session, host = self._session, self._host
-        if session is not None:
-            return session.open(data)
+    def _greet(self, data: bytes) -> list[Record]:
+        """Go on with the handshake; the records that follow it in `data`.  Raises Forged, OSError."""
+        host = self._host
         if host is None:  # closed by this side, with bytes still on their way
             raise Forged
         answer = host.feed(data)
@@ -178,7 +176,7 @@ class Caller:
         if host.session is None or host.identity is None:
             return []
         self.identity, self._session, self._host = host.identity, host.session, None
-        return host.session.open(host.rest())
+        return host.session.unpack(host.rest())
 
     def _end(self) -> None:
         """Hang up and close; by the thread that polls."""
@@ -249,13 +247,17 @@ class Doorbell:
             return events
         with self._polling:
             deadline = None if timeout is None else monotonic() + timeout
-            while self._is_open():
-                self._serve(self._wait(deadline), events)
+            while not self.closed:
+                self._serve(self._wait(timeout), events)
                 if self._awake:
                     self._awake = False
                     break
-                if events or (deadline is not None and monotonic() >= deadline):
+                if events:
                     break
+                if deadline is not None:
+                    timeout = deadline - monotonic()
+                    if timeout <= 0.0:
+                        break
         if self.closed:
             self.close()  # whose caller left the descriptors to this thread
         return events
@@ -312,28 +314,26 @@ class Doorbell:
     def _is_open(self) -> bool:
         return not self.closed and os.getpid() == self._pid
 
-    def _wait(self, deadline: Optional[float]) -> list[tuple[int, int]]:
-        """Sleep until something is ready, a deadline (the caller's or a chore's) or a wake."""
-        until = deadline
+    def _wait(self, timeout: Optional[float]) -> list[tuple[int, int]]:
+        """Sleep until something is ready, for the caller's time or until a chore's, or until a wake."""
         if self._strangers or self._resume:
-            until = self._next_chore(deadline)
+            timeout = self._until_chore(timeout)
         # A wake that comes before the next line has set _awake, one that comes after it writes:
         # none is lost.
         self._sleeping = True
         try:
-            if self._awake:
-                return self._poller.wait(0)
-            return self._poller.wait(None if until is None else until - monotonic())
+            return self._poller.wait(0.0 if self._awake else timeout)
         finally:
             self._sleeping = False
 
-    def _next_chore(self, deadline: Optional[float]) -> float:
-        chores = [] if deadline is None else [deadline]
+    def _until_chore(self, timeout: Optional[float]) -> float:
+        now = monotonic()
+        times = [] if timeout is None else [timeout]
         if self._strangers:
-            chores.append(self._oldest()._since + _HANDSHAKE_TIME)
+            times.append(self._oldest()._since + _HANDSHAKE_TIME - now)
         if self._resume:
-            chores.append(self._resume)
-        return min(chores)
+            times.append(self._resume - now)
+        return min(times)
 
     def _serve(self, ready: list[tuple[int, int]], events: list[Event]) -> None:
         accept = False
@@ -366,7 +366,8 @@ class Doorbell:
         try:
             data = caller._sock.recv(CHUNK)
             if data:
-                records = caller._hear(data)
+                session = caller._session
+                records = caller._greet(data) if session is None else session.unpack(data)
         except BlockingIOError:
             return
         except (OSError, Forged):
@@ -374,7 +375,8 @@ class Doorbell:
         if records is None:
             self._drop(caller, events)
             return
-        if caller.identity is not _NOBODY and self._strangers.pop(caller._fd, None) is not None:
+        if caller._fd in self._strangers and caller.identity is not _NOBODY:
+            del self._strangers[caller._fd]
             events.append(Event(caller, opened=True))
             self._come_forward()
         for record in records:

@@ -34,6 +34,7 @@ from clusterfutures.wire import (
     hang_up,
     numeric,
     prepare,
+    session_on,
 )
 
 TYPE_CHECKING = False
@@ -164,7 +165,11 @@ class Line:
         if not self._reading.acquire(False):
             raise RuntimeError("another thread is receiving on this line")
         try:
-            return self._receive(None if timeout is None else monotonic() + timeout)
+            deadline = None if timeout is None else monotonic() + timeout
+            if self._live is None:
+                self._connect(deadline)
+                return []
+            return self._listen(*self._live, timeout, deadline)
         finally:
             self._reading.release()
             if self.dead:
@@ -183,7 +188,7 @@ class Line:
             return False
         try:
             live = self._live
-            return live is not None and self._is_open() and self._push(*live, record)
+            return live is not None and not self.dead and self._push(*live, record)
         finally:
             self._sending.release()
 
@@ -206,31 +211,37 @@ class Line:
     def _is_open(self) -> bool:
         return not self.dead and os.getpid() == self._pid
 
-    def _receive(self, deadline: Optional[float]) -> list[Record]:
+    def _connect(self, deadline: Optional[float]) -> None:
+        """Until the line is ready or dead, or the deadline has passed."""
+        until = self._deadline if deadline is None else min(deadline, self._deadline)
+        while self._live is None and self._is_open():
+            ready = self._poller.wait(until - monotonic())
+            if self._is_open():
+                self._advance(ready)
+            if deadline is not None and monotonic() >= deadline:
+                return
+
+    def _listen(
+        self, sock: _socket.socket, session: Session, timeout: Optional[float], deadline: Optional[float]
+    ) -> list[Record]:
+        """Until there is a record, the line is dead, or the deadline, `timeout` from now, has passed."""
         while True:
-            live = self._live
-            until = deadline
-            if live is None and (deadline is None or deadline > self._deadline):
-                until = self._deadline
-            ready = self._poller.wait(None if until is None else until - monotonic())
+            if self._poller.wait(timeout) and not self.dead:
+                records = self._hear(sock, session)
+                if records:
+                    return records
             if self.dead:
                 return []
-            if live is None:
-                self._advance(ready)
-                if self._live is not None or self.dead:
+            if deadline is not None:
+                timeout = deadline - monotonic()
+                if timeout <= 0.0:
                     return []
-            elif ready:
-                records = self._hear(*live)
-                if records or self.dead:
-                    return records
-            if deadline is not None and monotonic() >= deadline:
-                return []
 
     def _hear(self, sock: _socket.socket, session: Session) -> list[Record]:
         try:
             data = sock.recv(CHUNK)
             if data:
-                return session.open(data)
+                return session.unpack(data)
         except BlockingIOError:
             return []
         except (OSError, Forged):
@@ -239,7 +250,7 @@ class Line:
         return []
 
     def _push(self, sock: _socket.socket, session: Session, record: Record) -> bool:
-        frame = session.seal(record)
+        frame = session.pack(record)
         session.sent += 1
         until = 0.0
         while frame:
@@ -280,7 +291,7 @@ class Line:
         except OSError:
             sock.close()
             return
-        self._attempts[fd] = _Attempt(sock, Guest(self._key, self._identity))
+        self._attempts[fd] = _Attempt(sock, Guest(self._key, self._identity, session_on(family)))
         self._step(fd)
 
     def _step(self, fd: int) -> None:

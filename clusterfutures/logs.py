@@ -44,6 +44,7 @@ FRAME_HEAD = _HEADER.size
 """Bytes of a frame before its body."""
 _MAGIC = b"cF"
 _END = 0  # the kind of the frame that ends a segment
+_new = tuple.__new__  # half of what calling a named tuple's class costs
 
 
 class Frame(NamedTuple):
@@ -93,7 +94,7 @@ def parse(data: bytes, start: int = 0) -> tuple[list[Frame], int]:
             if frames:
                 break
             raise CorruptRecord(f"no valid record at byte {start}")
-        frames.append(Frame(kind, body))
+        frames.append(_new(Frame, (kind, body)))
         start = stop
     return frames, start
 
@@ -218,19 +219,15 @@ class LogReader:
         it had not published yet counts as well.
         """
         frames: list[Frame] = []
-        while self._available(upto, final):
+        while self._fd >= 0 or self._open(upto, final):
             found = self._read_segment()
-            if found and found[-1].kind == _END:
-                frames += found[:-1]
-                self._next_segment()
-                continue
-            frames += found
-            break
+            if not found or found[-1].kind != _END:
+                return frames + found
+            frames += found[:-1]
+            self._next_segment()
         return frames
 
-    def _available(self, upto: int, final: bool) -> bool:
-        if self._fd >= 0:
-            return True
+    def _open(self, upto: int, final: bool) -> bool:
         path = segment_path(self._directory, self._stem, self.segment)
         if self._shared and self.segment > upto and not self._listed(path):
             # A name is not looked up before it exists: a negative answer would be remembered.
@@ -253,10 +250,12 @@ class LogReader:
 
     def _read_segment(self) -> list[Frame]:
         frames: list[Frame] = []
-        size = _CHUNK
+        # A read that is short for another reason than the file's end gives a piece of a record, and only
+        # then is it worth while to ask again.
+        read, size = os.pread, _CHUNK
         self.suspect = False
         while True:
-            data = pread_all(self._fd, size, self.offset)
+            data = read(self._fd, size, self.offset)
             try:
                 found, used = parse(data)
             except CorruptRecord:
@@ -266,12 +265,12 @@ class LogReader:
             self.offset += used
             if found and found[-1].kind == _END:
                 break
-            if len(data) < size:  # the end of the file
+            if len(data) < size and (used == len(data) or read is pread_all):  # the end of the file
                 self.suspect = used < len(data)
                 break
-            size = _LARGE_CHUNK
+            read, size = pread_all, _LARGE_CHUNK
             if not found:
-                size = _frame_size(data)
+                size = _frame_size(data) or FRAME_HEAD
                 # A length is believed as far as the file goes: it may be late, or a bit of it may be wrong.
                 if size > os.fstat(self._fd).st_size - self.offset:
                     self.suspect = True

@@ -12,12 +12,16 @@ anything counts::
     Line -> Doorbell    hello = magic, nonce
     Doorbell -> Line    nonce, HMAC(key, "driver" | hello | nonce)
     Line -> Doorbell    identity, HMAC(key, "worker" | hello | nonce | identity)
-    then, both ways     record, HMAC(session key of this direction, sequence number | record)[:16]
+    then, both ways
+      over TCP          record, HMAC(session key of this direction, sequence number | record)[:16]
+      on a Unix socket  record
 
 The HMAC is that of RFC 2104 over SHA-256, truncated as its section 5 allows.  Sequence numbers are
 counted, not sent, and the session keys depend on both nonces: a record that is replayed,
 reordered, reflected or carried over from another connection does not verify, and the connection is
-closed.
+closed.  What passes through a Unix socket no network carries: its kernel hands it from the one
+process that has proved itself to the other, and only who may enter the directory that the socket
+is in, which is the user alone, could have got between the two.  There records need no seal.
 
 What both ends do with their sockets is here as well.  A worker imports this module as it starts.
 Therefore the C modules behind ``socket``, ``hashlib`` and ``hmac`` are used directly: importing
@@ -49,7 +53,6 @@ else:
 
 __all__ = [
     "CHUNK",
-    "FRAME",
     "IDENTITY",
     "NOSIGNAL",
     "READ",
@@ -62,11 +65,13 @@ __all__ = [
     "Mac",
     "Poller",
     "Record",
+    "Sealed",
     "Session",
     "check_key",
     "hang_up",
     "numeric",
     "prepare",
+    "session_on",
 ]
 
 _MAGIC = b"cf-bell\x01"
@@ -77,11 +82,10 @@ _CHALLENGE = _NONCE + 32
 IDENTITY = struct.Struct("<BQIIIII")
 # These run for each record, and finding a method again each time is a tenth of what that costs.
 _new = tuple.__new__
+_RECORD = struct.Struct("<BIQQ")
+_pack_record = _RECORD.pack
+_unpack_record = _RECORD.unpack
 _pack_number = struct.Struct("<Q").pack
-_pack_numbered = struct.Struct("<QBIQQ").pack
-_unpack_record = struct.Struct("<BIQQ").unpack
-_NUMBER = 8
-FRAME = 21 + _TAG
 _PROOF = IDENTITY.size + 32
 _SHORTEST_KEY = 16
 
@@ -212,50 +216,82 @@ class Mac:
 
 
 class Session:
-    """Seals the records that leave on one connection, opens those that arrive."""
+    """What both sides agree on for one connection: records as bytes, and back as they arrive.
 
-    __slots__ = ("_heard", "_ours", "_rest", "_theirs", "sent")
+    As it stands it is that of a Unix socket, where records go as they are.
+    """
+
+    __slots__ = ("_rest", "sent")
+    size = _RECORD.size
+    """Bytes of one record."""
 
     def __init__(self, ours: bytes, theirs: bytes) -> None:
-        self._ours = Mac(ours)
-        self._theirs = Mac(theirs)
-        self._heard = 0
+        """`ours` and `theirs` are the keys of the two directions, for records that are sealed."""
         self._rest = b""
         self.sent = 0
 
-    def seal(self, record: Record) -> bytes:
-        """The frame of `record` as number `sent`; count that up once a byte of it has left."""
+    def pack(self, record: Record) -> bytes:
+        """The bytes of `record` as number `sent`; count that up once one of them has left."""
         try:
-            numbered = _pack_numbered(self.sent, *record)
+            return _pack_record(*record)
         except struct.error as error:
             raise ValueError(f"{record!r} does not fit the wire: {error}") from error
-        return numbered[_NUMBER:] + self._ours(numbered)[:_TAG]
 
-    def open(self, data: bytes) -> list[Record]:
+    def unpack(self, data: bytes) -> list[Record]:
         """The records completed by `data`; raises Forged, and must then not be used again."""
-        if self._rest:
-            data = self._rest + data
-        records = []
-        start = 0
-        for end in range(FRAME, len(data) + 1, FRAME):
-            body = data[start : end - _TAG]
-            tag = self._theirs(_pack_number(self._heard) + body)[:_TAG]
-            if not same_bytes(tag, data[end - _TAG : end]):
-                raise Forged
-            self._heard += 1
-            records.append(_new(Record, _unpack_record(body)))
-            start = end
-        self._rest = data[start:]
-        return records
+        if self._rest or len(data) != self.size:
+            return self._unpack_stream(self._rest + data)
+        return [self._open(data)]  # nearly always
+
+    def _unpack_stream(self, data: bytes) -> list[Record]:
+        whole = len(data) - len(data) % self.size
+        self._rest = data[whole:]
+        return [self._open(data[at : at + self.size]) for at in range(0, whole, self.size)]
+
+    def _open(self, packed: bytes) -> Record:
+        """The one record that `packed` is."""
+        return _new(Record, _unpack_record(packed))
+
+
+class Sealed(Session):
+    """A session whose records prove that the other side sent them, and sent them in this order."""
+
+    __slots__ = ("_heard", "_ours", "_theirs")
+    size = _RECORD.size + _TAG
+
+    def __init__(self, ours: bytes, theirs: bytes) -> None:
+        super().__init__(ours, theirs)
+        self._ours = Mac(ours)
+        self._theirs = Mac(theirs)
+        self._heard = 0
+
+    def pack(self, record: Record) -> bytes:
+        """The sealed bytes of `record` as number `sent`."""
+        plain = super().pack(record)
+        return plain + self._ours(_pack_number(self.sent) + plain)[:_TAG]
+
+    def _open(self, packed: bytes) -> Record:
+        """The one record that `packed` is; raises Forged for any other but the next one sent."""
+        plain, tag = packed[:-_TAG], packed[-_TAG:]
+        if not same_bytes(self._theirs(_pack_number(self._heard) + plain)[:_TAG], tag):
+            raise Forged
+        self._heard += 1
+        return super()._open(plain)
+
+
+def session_on(family: int) -> type[Session]:
+    """What kind of session a socket of this address family is for."""
+    return Session if family == _socket.AF_UNIX else Sealed
 
 
 class Host:
     """The driver's part of a handshake; at its end `session` and `identity` are set."""
 
-    __slots__ = ("_data", "_key", "_said", "identity", "session")
+    __slots__ = ("_data", "_key", "_kind", "_said", "identity", "session")
 
-    def __init__(self, key: Mac) -> None:
+    def __init__(self, key: Mac, kind: type[Session] = Sealed) -> None:
         self._key = key
+        self._kind = kind
         self._data = b""
         self._said = b""
         self.identity: Optional[Identity] = None
@@ -292,16 +328,17 @@ class Host:
             raise Forged
         self._data = self._data[_PROOF:]
         self.identity = Identity(*IDENTITY.unpack(packed))
-        self.session = Session(self._key(b"to worker" + said), self._key(b"to driver" + said))
+        self.session = self._kind(self._key(b"to worker" + said), self._key(b"to driver" + said))
 
 
 class Guest:
     """The worker's part of a handshake; `session` is set once the driver has proved itself."""
 
-    __slots__ = ("_data", "_identity", "_key", "hello", "session")
+    __slots__ = ("_data", "_identity", "_key", "_kind", "hello", "session")
 
-    def __init__(self, key: Mac, identity: bytes) -> None:
+    def __init__(self, key: Mac, identity: bytes, kind: type[Session] = Sealed) -> None:
         self._key = key
+        self._kind = kind
         self._identity = identity
         self._data = b""
         self.hello = _MAGIC + os.urandom(_NONCE)
@@ -319,7 +356,7 @@ class Guest:
         if len(self._data) > _CHALLENGE or not same_bytes(self._key(b"driver" + said), tag):
             raise Forged
         said += self._identity
-        self.session = Session(self._key(b"to driver" + said), self._key(b"to worker" + said))
+        self.session = self._kind(self._key(b"to driver" + said), self._key(b"to worker" + said))
         return self._identity + self._key(b"worker" + said)
 
 
@@ -385,8 +422,12 @@ class Poller:
 
     def wait(self, seconds: Optional[float]) -> list[tuple[int, int]]:
         """Pairs of descriptor and mask; sleeps `seconds` for one (None: without end)."""
-        # Negative, as for a deadline that has just passed, would mean "for ever".
-        timeout = None if seconds is None else min(max(0.0, seconds), _LONGEST_WAIT) * self._scale
+        if seconds is None:
+            timeout = None
+        elif seconds < 0.0:
+            timeout = 0.0  # a deadline that has just passed; negative would mean "for ever"
+        else:
+            timeout = (seconds if seconds < _LONGEST_WAIT else _LONGEST_WAIT) * self._scale
         found: list[tuple[int, int]] = self._poll.poll(timeout)
         return found
 
