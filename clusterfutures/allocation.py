@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from clusterfutures.clerk import Clerk
-from clusterfutures.errors import (
-    SchedulerUnavailable,
-    SubmissionError,
-    SubmitLimitReached,
-    WorkerStartError,
-)
+from clusterfutures.errors import SubmissionError, SubmitLimitReached, WorkerStartError
 from clusterfutures.logs import LogWriter, frame
 from clusterfutures.obituary import tail
 from clusterfutures.records import KILL, NUMBER, STOP, WANT, Kill
@@ -22,15 +17,18 @@ from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, J
 from clusterfutures.specification import Specification
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
+from clusterfutures.submissions import MAX_ELEMENTS, Submission, Submissions, TooLarge
 
 log = logging.getLogger("clusterfutures")
 
-GROWTH_INTERVAL = 1.0  # seconds between two submissions, however fast tasks come in
 GATHER = 0.05  # seconds in which tasks that come together add to one submission
+GATHER_AT_MOST = 1.0  # seconds for which what keeps coming is gathered
 DRIFT = 3.0  # seconds by which the end of a wall time must have moved to be worth telling
-PATIENCE = (5.0, 60.0)  # seconds until a submission that was put off is tried again: at first, at most
 FAILED_STARTS = 3  # jobs in a row that end before a worker of theirs was ready
-MAX_ELEMENTS = 1000  # of one job: what most sites allow, and not too many for a directory
+
+
+PLANNED = (JobState.PREEMPTED, JobState.NODE_FAILED)
+"""Ends that say nothing of whether a worker can be started."""
 
 
 class Recipe(NamedTuple):
@@ -72,26 +70,19 @@ class Recipe(NamedTuple):
         )
 
 
-class Submission(NamedTuple):
-    """A job on its way to the scheduler: its elements begin with `each` workers, then have `wants`."""
-
-    request: JobRequest
-    each: int
-    wants: list[int]
-
-
 class Element:
     """One supervisor, as the driver knows it."""
 
-    def __init__(self, ref: WorkerRef, job_id: str, inbox: LogWriter, want: int) -> None:
+    def __init__(self, ref: WorkerRef, job_id: str, inbox: LogWriter, kind: int, want: int) -> None:
         self.ref, self.job_id, self.inbox = ref, job_id, inbox
-        self.want = want
+        self.kind, self.want = kind, want
         self.idle = False  # it has done the task that it was made for
+        self.staying = 0  # workers, at most, that it still has while it is leaving
         self.leaving = False  # it gets no more workers, and ends with those that it has
         self.cancelled = False  # by us
         self.gave_up = ""
         self.status = JobStatus(JobState.UNKNOWN)
-        self.known = time.monotonic()  # when the scheduler last knew it
+        self.missed = 0.0  # since when the scheduler does not know it; 0 if it does
         self.ends = 0.0  # when its wall time does, on our clock; 0 for never, or not known yet
 
     @property
@@ -106,7 +97,7 @@ class Events(NamedTuple):
     `post` has a call made there.  `ring` is called with a supervisor after something was written to its
     inbox; `broken` with an error when no worker can be had; `came` and `gone` with an element that was
     submitted or has ended, the latter with what the scheduler says of it; `timed` with one whose end by
-    wall time has become known, or another.
+    wall time has become known, or another.  `heard` is asked whether a supervisor has said anything yet.
     """
 
     post: Callable[[Callable[[], None]], None]
@@ -115,76 +106,113 @@ class Events(NamedTuple):
     came: Callable[[Element], None]
     gone: Callable[[Element, JobStatus], None]
     timed: Callable[[Element], None]
+    heard: Callable[[WorkerRef], bool]
 
 
 class Allocation:
     """Keeps as many workers in jobs as are wanted.
 
-    Belongs to the watching thread; what the clerk brings back is posted there.
+    Belongs to the watching thread; what the clerk brings back is posted there.  Tasks of one kind are run by
+    the workers of one recipe: `recipes` has them by the kind's number.
     """
 
-    def __init__(self, run: RunDirectory, scheduler: Scheduler, recipe: Recipe, events: Events) -> None:
-        self._run, self._scheduler, self._recipe, self._events = run, scheduler, recipe, events
+    def __init__(
+        self, run: RunDirectory, scheduler: Scheduler, recipes: Sequence[Recipe], events: Events
+    ) -> None:
+        self._run, self._scheduler, self._recipes, self._events = run, scheduler, recipes, events
         self._clerk = Clerk("clusterfutures-clerk")
+        self._desk = Submissions(self._clerk, scheduler, events.post, self._accepted, self._refused)
+        self._kinds: list[int] = []  # of each job
         self.elements: dict[WorkerRef, Element] = {}
         self.alive: set[WorkerRef] = set()  # supervisors with a worker that was ready, once
-        self._jobs = 0
-        self._submitting = 0  # workers
-        self._with_clerk = False  # a submission is
-        self._put_off: Optional[Submission] = None  # one that may or may not have been accepted
-        self._pause = 0.0  # until the next try, if the last one was put off
-        self._most = MAX_ELEMENTS  # elements that the scheduler takes at a time
-        self._submitted_at = -math.inf
         self._missed_since = 0.0  # when workers were first wanted that nobody was asked for
-        self._failed_starts = 0
+        self._unneeded: dict[WorkerRef, float] = {}  # to be withdrawn: since when
+        self._failed_starts: set[int] = set()  # jobs in a row that came to nothing
         self._asking = False
         self._asked = 0.0
         self._interval = scheduler.interval
         self.urgent = False  # somebody waits for the reason why a worker died
+        self.worried = False  # a supervisor has fallen silent
         self.closed = False
 
     @property
     def empty(self) -> bool:
         """Whether no job is left, in any state."""
-        return not self.elements and not self._with_clerk
+        return not self.elements and self._desk.current is None
+
+    def kind_of(self, job: int) -> int:
+        """The kind of tasks that a job is for."""
+        return self._kinds[job]
 
     # -- growing and shrinking ------------------------------------------------------------------
 
-    def want(self, workers: int) -> None:
-        """Have at least so many."""
-        if self.closed or workers <= 0:
-            return
-        missing = workers - self.capacity
+    def want(self, workers: Mapping[int, int], most: int) -> None:
+        """Have at least so many of each kind, and `most` in all."""
+        self._desk.retry()
+        missing = 0 if self.closed else self._miss(workers, most)
+        if not missing:
+            self._missed_since = 0.0
+
+    def _miss(self, wanted: Mapping[int, int], most: int) -> int:
+        """Have missing workers started in a job, else submit one; returns how many were missing."""
+        total = 0
+        for kind, workers in wanted.items():
+            missing = self._grow(kind, workers - self.capacity(kind))
+            missing = min(missing, self._room(most)) if missing > 0 else 0
+            if missing > 0:
+                total += missing
+                if self._is_time():
+                    self._missed_since = 0.0
+                    self._submit(kind, missing)
+        return total
+
+    def _room(self, most: int) -> int:
+        """How many workers there may be beside the present ones, those included that are leaving."""
+        present = sum(map(self.capacity, range(len(self._recipes))))
+        return most - present - sum(element.staying for element in self.elements.values())
+
+    def _grow(self, kind: int, missing: int) -> int:
+        """Have jobs that can take more workers start them; returns how many are missing still."""
         for element in self.elements.values() if missing > 0 else ():
-            more = min(missing, self._recipe.per_job - element.want)
-            if more > 0 and not element.leaving:
+            more = min(missing, self._recipes[kind].per_job - element.want)
+            if more > 0 and element.kind == kind and not element.leaving:
                 missing -= more
                 self._set_want(element, element.want + more)
-        if missing <= 0:
-            self._missed_since = 0.0
-        elif not self._with_clerk and self._due():
-            self._missed_since = 0.0
-            self._submit(missing)
+        return missing
 
-    def _due(self) -> bool:
+    def _is_time(self) -> bool:
         """Whether it is time to submit: not for each task by itself, not once a moment."""
         now = time.monotonic()
         self._missed_since = self._missed_since or now
-        again = self._submitted_at + max(GROWTH_INTERVAL, self._pause)
-        return now >= max(self._missed_since + self._recipe.gather, again)
+        return now >= self._missed_since + self._recipes[0].gather and not self._desk.wait
 
     @property
     def patience(self) -> float:
         """Seconds until it may be time to :meth:`want` or :meth:`ask` again."""
-        if self._missed_since:
-            return max(self._recipe.gather / 2, 0.01)
-        return self._scheduler.closing_interval if self.urgent else math.inf
+        asking = self._scheduler.closing_interval if self.urgent else math.inf
+        if self._unneeded:
+            asking = min(asking, max(self._until_withdrawal, 0.01))
+        if not self._missed_since and self._desk.current is None:
+            return asking
+        gathered = self._missed_since + self._recipes[0].gather - time.monotonic()
+        return min(asking, max(gathered, self._desk.wait, 0.01))
+
+    def capacity(self, kind: int) -> int:
+        """How many workers of a kind there are, or will be without further submissions."""
+        staying = sum(e.want for e in self.elements.values() if e.kind == kind and not e.leaving)
+        current = self._desk.current
+        return staying + (sum(current.wants) if current is not None and current.kind == kind else 0)
+
+    def surplus(self, wanted: Mapping[int, int]) -> dict[int, int]:
+        """How many more workers of each kind there are than wanted; negative where some are missing."""
+        return {kind: self.capacity(kind) - workers for kind, workers in wanted.items()}
 
     def shrink(self, workers: int) -> None:
         """Have no more than so many once the present ones have left."""
-        surplus = sum(element.want for element in self.elements.values()) - workers
+        staying = [element for element in self.elements.values() if not element.leaving]
+        surplus = sum(element.want for element in staying) - workers
         # The youngest first: they are the most likely ones to be still in the queue.
-        for element in reversed(list(self.elements.values())):
+        for element in reversed(staying) if surplus > 0 else ():
             less = min(surplus, element.want)
             if less > 0:
                 surplus -= less
@@ -194,27 +222,20 @@ class Allocation:
         """Let one go: it ends when its workers have left, and counts for nothing from now on."""
         element = self.elements.get(supervisor)
         if element is not None and not element.leaving:
-            element.leaving = True
+            element.leaving, element.staying = True, element.want
             self._set_want(element, 0)
 
-    def retired(self, supervisor: WorkerRef) -> None:
-        """A worker of this job leaves since its wall time is nearly over: the others soon will."""
+    def serves(self, supervisor: WorkerRef) -> bool:
+        """Whether the workers of this one may be given tasks."""
         element = self.elements.get(supervisor)
-        if element is not None:
-            element.leaving = True
+        return element is None or not element.leaving
 
-    @property
-    def capacity(self) -> int:
-        """How many workers there are, or will be without further submissions."""
-        staying = sum(element.want for element in self.elements.values() if not element.leaving)
-        return staying + self._submitting
-
-    def cancel_waiting(self, surplus: int) -> None:
-        """Take elements with up to so many workers, which have not been heard of yet, out of the queue."""
+    def cancel_waiting(self, kind: int, surplus: int) -> None:
+        """Take jobs with up to so many workers, which nothing was heard of yet, out of the queue."""
         chosen = []
         for element in reversed(list(self.elements.values())):
-            waits = element.status.state is JobState.PENDING and not element.leaving
-            if waits and element.want <= surplus:
+            waits = element.status.state is JobState.PENDING and not self._events.heard(element.ref)
+            if waits and not element.leaving and element.kind == kind and element.want <= surplus:
                 surplus -= element.want
                 element.leaving = True
                 chosen.append(element)
@@ -226,80 +247,56 @@ class Allocation:
 
     # -- submitting -----------------------------------------------------------------------------
 
-    def _submit(self, workers: int) -> None:
-        submission = self._put_off
-        if submission is None:
-            submission = self._prepare(workers)
-            if submission is None:
-                return
-            self._submitting += sum(submission.wants)
-        self._with_clerk = True
+    def _submit(self, kind: int, workers: int) -> None:
+        submission = self._prepare(kind, workers)
+        if submission is not None:
+            self._desk.hand_in(submission)
 
-        def then(ids: Any, error: Optional[Exception]) -> None:
-            self._events.post(lambda: self._submitted(submission, ids, error))
-
-        self._clerk.do(then, self._scheduler.submit, submission.request)
-
-    def _prepare(self, workers: int) -> Optional[Submission]:
-        recipe = self._recipe
-        elements = min(recipe.elements(workers), self._most)
+    def _prepare(self, kind: int, workers: int) -> Optional[Submission]:
+        recipe = self._recipes[kind]
+        elements = min(recipe.elements(workers), self._desk.most)
         each = min(recipe.per_job, workers)
         wants = [each] * (elements - 1) + [min(workers - (elements - 1) * each, each)]
-        job, self._jobs = self._jobs, self._jobs + 1
+        return self._write(kind, recipe.specification._replace(workers=each), each, wants)
+
+    def _write(
+        self, kind: int, specification: Specification, each: int, wants: list[int]
+    ) -> Optional[Submission]:
+        """What is to be submitted, once its supervisors can read what they have to know."""
+        job = len(self._kinds)
+        self._kinds.append(kind)
         try:
             self._run.make_job(job)
-            recipe.specification._replace(workers=each).write(self._run, job)
+            specification.write(self._run, job)
         except OSError as error:
             self._break(f"cannot write the job's specification: {error}", error)
             return None
-        return Submission(recipe.request(self._run, job, elements), each, wants)
+        return Submission(self._recipes[kind].request(self._run, job, len(wants)), kind, each, wants)
 
-    def _submitted(
-        self, submission: Submission, ids: Optional[list[str]], error: Optional[Exception]
-    ) -> None:
-        self._with_clerk = False
-        self._submitted_at = time.monotonic()
-        if ids is None:
-            self._refused(submission, error)
-            return
-        self._hand_over(submission, ids)
-        self._done_with(submission)
-        self._pause, self._most = 0.0, MAX_ELEMENTS
+    def _accepted(self, submission: Submission, ids: list[str]) -> None:
+        self._interval = self._scheduler.closing_interval  # should its start fail, nobody rings
         log.debug("submitted job %s for %d workers", ids[0], sum(submission.wants))
-        if self.closed:
-            self.stop()
+        before = set(self.elements)
+        self._hand_over(submission, ids)
+        if self.closed:  # it came too late to hear of that otherwise
+            self._cancel([element for ref, element in self.elements.items() if ref not in before])
 
     def _hand_over(self, submission: Submission, ids: list[str]) -> None:
         for index, (job_id, want) in enumerate(zip(ids, submission.wants)):
             ref = WorkerRef(submission.request.job, index)
             inbox = self._run.inbox_writer(ref)
-            element = self.elements[ref] = Element(ref, job_id, inbox, submission.each)
+            element = self.elements[ref] = Element(ref, job_id, inbox, submission.kind, submission.each)
             if want != submission.each:
                 self._set_want(element, want)
             self._events.came(element)
 
-    def _done_with(self, submission: Submission) -> None:
-        self._put_off = None
-        self._submitting -= sum(submission.wants)
-
-    def _refused(self, submission: Submission, error: Optional[Exception]) -> None:
-        if isinstance(error, SchedulerUnavailable):
-            self._put_off = submission  # it may have been accepted: the same once more finds out
-            self._wait_before_the_next(error)
-            return
-        self._done_with(submission)
-        if isinstance(error, SubmitLimitReached):
-            self._most = max(1, len(submission.wants) // 2)
-            self._wait_before_the_next(error)
-        elif isinstance(error, SubmissionError):
+    def _refused(self, submission: Submission, error: Exception) -> None:
+        if isinstance(error, (SubmitLimitReached, TooLarge)):
+            return  # with less, or later, it will be accepted
+        if isinstance(error, SubmissionError):
             self._events.broken(error)
         else:
             self._break(f"no worker could be started: {error}", error)
-
-    def _wait_before_the_next(self, error: Exception) -> None:
-        first, most = PATIENCE
-        self._pause = min(max(first, 2 * self._pause), most)
-        log.warning("no new job yet, trying again in %.0f s: %s", self._pause, error)
 
     def _break(self, text: str, cause: Optional[BaseException] = None) -> None:
         error = WorkerStartError(text)
@@ -313,6 +310,8 @@ class Allocation:
         now = time.monotonic()
         hurried = self.closed or self.urgent
         interval = self._scheduler.closing_interval if hurried else self._interval
+        if self.worried:
+            interval = min(interval, self._scheduler.interval)
         if self._asking or not self.elements or (now - self._asked < interval and not at_once):
             return
         self._asking, self._asked = True, now
@@ -337,8 +336,10 @@ class Allocation:
             if element.ref in self.elements:
                 changed |= self._learn(element, found.get(element.job_id))
         self._loosen()
-        longest = self._scheduler.longest_interval
-        self._interval = self._scheduler.interval if changed else min(self._interval * 1.5, longest)
+        if changed:
+            self._interval = max(self._interval, self._scheduler.interval)
+        elif not (self.urgent or self.closed):
+            self._interval = min(self._interval * 1.5, self._scheduler.longest_interval)
 
     def _loosen(self) -> None:
         """What ended may make room for more."""
@@ -347,48 +348,60 @@ class Allocation:
         """Take note of what the scheduler says of an element; returns whether that is news."""
         now = time.monotonic()
         if status is None:
-            if now - element.known > self._scheduler.grace:
-                text = f"the scheduler has not known it for {self._scheduler.grace:.0f} s"
+            element.missed = element.missed or now
+            if now - element.missed >= self._scheduler.grace:
+                text = "the scheduler does not know it any more"
                 self._ended(element, JobStatus(JobState.UNKNOWN, text=text))
             return True
-        before, element.status, element.known = element.status, status, now
+        before, element.missed = element.status, 0.0
+        if status.state is JobState.UNKNOWN or _is_older(status, element.ref.restart):
+            return False  # it says nothing, or is from before the last start
+        element.status = status
         if before.state is not status.state and status.state is JobState.RUNNING:
+            self._interval = self._scheduler.closing_interval  # as after a submission
             self._events.came(element)  # if nobody has heard of it before
-        if status.time_left is not None and abs(now + status.time_left - element.ends) > DRIFT:
-            element.ends = now + status.time_left
-            self._events.timed(element)
+        if status.state is JobState.RUNNING:
+            self._note_end(element, math.inf if status.time_left is None else now + status.time_left)
         if status.state.ended:
             self._ended(element, status)
-        elif status.hopeless:
+        elif status.hopeless and not element.cancelled:
             element.gave_up = f"it can never start: {status.hopeless}"
             self._cancel([element])
-        elif _restarted(before, status):
-            self._start_anew(element, element.ref.restart + 1, status)
+        elif (restart := _restart(element.ref.restart, before, status)) is not None:
+            self._start_anew(element, restart, status)
         return (before.state, before.text) != (status.state, status.text)
 
+    def _note_end(self, element: Element, ends: float) -> None:
+        if ends != element.ends and not abs(ends - element.ends) <= DRIFT:
+            element.ends = ends
+            self._events.timed(element)
+
     def _ended(self, element: Element, status: JobStatus) -> None:
-        del self.elements[element.ref]
         self._events.gone(element, status)
+        self.elements.pop(element.ref, None)
         element.inbox.abandon()
-        if element.ref not in self.alive and not (self.closed or element.leaving):
-            self._failed_starts += 1
-            why = self._why(element, status)
-            log.warning("job %s ended before a worker was ready: %s", element.job_id, why)
-            if self._failed_starts >= self._recipe.failed_starts or element.gave_up:
-                self._break(f"no worker could be started: {why}")
+        if element.ref in self.alive or self.closed or element.leaving or status.state in PLANNED:
+            return
+        self._failed_starts.add(element.ref.job)
+        why = self._why(element, status)
+        log.warning("job %s ended before a worker was ready: %s", element.job_id, why)
+        if len(self._failed_starts) >= self._recipes[element.kind].failed_starts or element.gave_up:
+            self._break(f"no worker could be started: {why}")
 
     def _why(self, element: Element, status: JobStatus) -> str:
         path = self._run.element_log(*element.log_of)
-        how = f"exit code {status.exit_code}" if status.signal is None else f"signal {status.signal}"
-        how += f" ({status.text})" if status.text else ""
         said = tail(path).strip() or f"nothing was written to {path}"
-        why = element.gave_up or f"job {element.job_id}, which should start them, ended with {how}"
-        return f"{why}\n{said}"
+        if element.gave_up:
+            return f"{element.gave_up}\n{said}"
+        how = [] if status.exit_code is None else [f"exit code {status.exit_code}"]
+        how += [] if status.signal is None else [f"signal {status.signal}"]
+        how += [status.text] if status.text else []
+        return f"job {element.job_id}, which should start them, has ended: {', '.join(how)}\n{said}"
 
     def ready(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor is ready: jobs like this one can be started."""
         self.alive.add(supervisor)
-        self._failed_starts = 0
+        self._failed_starts.clear()
 
     def worker_ended(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor has ended."""
@@ -406,19 +419,22 @@ class Allocation:
 
     def restarted(self, supervisor: WorkerRef) -> None:
         """A supervisor calls; if it is a later start of an element that is known, the earlier one is dead."""
+        if supervisor in self.elements:
+            return
         for element in self.elements.values():
-            same = element.ref[:2] == supervisor[:2]
-            if same and element.ref.restart < supervisor.restart:
-                self._start_anew(element, supervisor.restart, element.status)
+            if element.ref[:2] == supervisor[:2] and element.ref.restart < supervisor.restart:
+                # Answers that are on their way may be about the earlier one: begin without a state.
+                self._start_anew(element, supervisor.restart, JobStatus(JobState.UNKNOWN))
                 return
 
     def _start_anew(self, element: Element, restart: int, status: JobStatus) -> None:
         log.info("job %s was put back into the queue by the scheduler: %s", element.job_id, status.text)
-        del self.elements[element.ref]
         self._events.gone(element, JobStatus(JobState.PREEMPTED, text=f"requeued: {status.text}"))
+        del self.elements[element.ref]
         element.inbox.abandon()
         ref = element.ref._replace(restart=restart)
-        again = self.elements[ref] = Element(ref, element.job_id, self._run.inbox_writer(ref), element.want)
+        inbox = self._run.inbox_writer(ref)
+        again = self.elements[ref] = Element(ref, element.job_id, inbox, element.kind, element.want)
         again.status, again.leaving = status, element.leaving
         self._set_want(again, element.want)
         self._events.came(again)
@@ -442,24 +458,35 @@ class Allocation:
         """End everything that runs."""
         self.closed = True
         for element in self.elements.values():
-            if element.status.state is not JobState.PENDING:
+            if element.status.state is not JobState.PENDING or self._events.heard(element.ref):
                 self._send(element, frame(STOP, b""))
 
-    def cancel_silent(self, heard: Callable[[WorkerRef], bool]) -> None:
+    def cancel_silent(self) -> None:
         """End jobs that nothing was heard of yet: they cannot hear either."""
         self.closed = True
-        self._cancel([element for element in self.elements.values() if not heard(element.ref)])
+        self._cancel([e for e in self.elements.values() if not (e.cancelled or self._events.heard(e.ref))])
 
     def cancel(self) -> None:
         """Have the scheduler end the jobs: for when a supervisor does not obey."""
         self._cancel(self.elements.values())
 
-    def withdraw(self, supervisors: Iterable[WorkerRef]) -> None:
-        """Take these out of the queue, since nobody needs them any more."""
-        chosen = [self.elements[ref] for ref in supervisors if ref in self.elements]
+    def withdraw(self, supervisors: Sequence[WorkerRef]) -> None:
+        """Take these out of the queue, since nobody needs them any more: all that come in a row at once."""
+        self._unneeded.update(dict.fromkeys(supervisors, time.monotonic()))
+        # What is on its way to the scheduler can be taken back when it has arrived.
+        if not self._unneeded or self._until_withdrawal > 0.0 or self._desk.current is not None:
+            return
+        chosen = [self.elements[ref] for ref in self._unneeded if ref in self.elements]
+        self._unneeded.clear()
         for element in chosen:
             element.leaving = True
-        self._cancel(chosen)
+        self._cancel(element for element in chosen if not element.cancelled)
+
+    @property
+    def _until_withdrawal(self) -> float:
+        """Seconds to wait for more that come in the same row."""
+        first, last = next(iter(self._unneeded.values())), next(reversed(self._unneeded.values()))
+        return min(last + self._recipes[0].gather, first + GATHER_AT_MOST) - time.monotonic()
 
     def _cancel(self, elements: Iterable[Element]) -> None:
         chosen = list(elements)
@@ -474,6 +501,10 @@ class Allocation:
         if error is not None:
             log.warning("the scheduler did not do as it was told: %s", error)
 
+    def give_up(self) -> None:
+        """Do not wait for what cannot be ended."""
+        self._desk.give_up()
+
     def close(self) -> None:
         """Let the clerk go."""
         self._clerk.close()
@@ -486,14 +517,21 @@ class Allocation:
         except OSError as error:
             # With a full disk nothing can be said; ending the job says it all the same.
             log.warning("could not write to the inbox of %s: %s", element.ref, error)
-            if self.closed:
-                self.cancel()
+            if self.closed and not element.cancelled:
+                self._cancel([element])
             return
         self._events.ring(element.ref, element.inbox)
 
 
-def _restarted(before: JobStatus, now: JobStatus) -> bool:
-    """Whether an element that ran was put back into the queue, or has even been started again."""
-    if before.state not in (JobState.RUNNING, JobState.SUSPENDED):
-        return False
-    return now.state is JobState.PENDING or bool(before.begun and now.begun and before.begun != now.begun)
+def _is_older(status: JobStatus, restart: int) -> bool:
+    """Whether an answer is from before the start that this supervisor came with."""
+    return status.restarts is not None and status.restarts < restart
+
+
+def _restart(restart: int, before: JobStatus, now: JobStatus) -> Optional[int]:
+    """The number of an element's present start, if it is another one than it was."""
+    if now.restarts is not None:
+        return now.restarts if now.restarts > restart else None
+    # A scheduler that does not count: what ran and is in the queue again was put back.
+    requeued = now.state is JobState.PENDING and before.state in (JobState.RUNNING, JobState.SUSPENDED)
+    return restart + 1 if requeued else None

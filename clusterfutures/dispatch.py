@@ -36,7 +36,7 @@ from clusterfutures.records import (
     Cost,
     Ended,
 )
-from clusterfutures.roster import Bundle, Member, Roster, without
+from clusterfutures.roster import Bundle, Member, Roster, share_out, without
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
@@ -80,8 +80,12 @@ class Dispatcher:
         self._queued = QueuedTasks(run)
         self._doomed: dict[int, ClusterFuture[Any]] = {}  # to be killed
         self._settled: list[Settled] = []  # of the watching thread
+        self._late: list[Run] = []  # written while everything was cancelled, or failed
+        self._fate: Optional[BaseException] = None  # of those; None once `_dropping`: they are cancelled
+        self._dropping = False
         self._sweep = False  # some pending futures may have been cancelled
         self._ends: dict[WorkerRef, float] = {}  # when the wall time of a supervisor's job does
+        self._kinds = 1
         self._demand = 0  # workers asked for by the user rather than by tasks
         self.deaf = False  # no doorbell: the watching thread must be told that there is something to look for
         self.unfinished = 0
@@ -169,6 +173,7 @@ class Dispatcher:
         """Return when every task submitted so far is in the run directory."""
         with self._io:
             self._write_fresh()
+        self._settle_late()
 
     def note_cancelled(self) -> None:
         """Some future was cancelled."""
@@ -211,6 +216,7 @@ class Dispatcher:
             self._pump()
         finally:
             self._io.release()
+        self._settle_late()
         return True
 
     def pump(self) -> None:
@@ -218,6 +224,21 @@ class Dispatcher:
         if self._fresh or self._sweep or self.unfinished:
             with self._io:
                 self._pump()
+            self._settle_late()
+
+    def _settle_late(self) -> None:
+        """End what was being written when everything else was cancelled, or failed."""
+        if not self._late:
+            return
+        with self._lock:
+            late, self._late = self._late, []
+            if self._fate is None:
+                self.unfinished -= sum(run.count for run in late)
+        for run in late:
+            if self._fate is None:
+                run.sink.cancel(run.first, run.count)
+            else:
+                self._fail(run.sink, range(run.first, run.first + run.count), self._fate)
 
     def _pump(self) -> None:
         self._write_fresh()
@@ -258,7 +279,10 @@ class Dispatcher:
         except OSError:
             runs = self._write_singly(fresh)
         with self._lock:
-            self._roster.append(runs)
+            if self._dropping:
+                self._late += runs
+            else:
+                self._roster.append(runs)
 
     def _write_singly(self, fresh: Sequence[Fresh]) -> list[Run]:
         """They could not be written together; only those that cannot be written alone fail."""
@@ -303,26 +327,32 @@ class Dispatcher:
 
     # -- jobs of their own ----------------------------------------------------------------------
 
-    def take(self, count: int) -> list[Run]:
-        """Up to `count` pending tasks, for jobs of their own."""
+    def take(self, kind: int, count: int, job: int) -> list[Run]:
+        """Up to `count` pending tasks of a kind, each for a worker-to-be: the elements of `job`, in order."""
         with self._lock:
-            return self._roster.take(count)
+            runs = self._roster.take(kind, count)
+            for index, run in enumerate(runs):
+                member = self._queued.enter(WorkerRef(job, index, 0, 0, 0), run)
+                self._roster.members[member.ref] = member
+            return runs
 
-    def put_back(self, runs: Sequence[Run]) -> None:
-        """What was taken has no job after all."""
+    def put_back(self, job: int) -> None:
+        """What was taken for `job` has none after all."""
         with self._lock:
-            for run in reversed(runs):
-                self._roster.push_front(run)
+            for member in reversed([m for m in self._queued.all() if m.ref.job == job]):
+                self._queued.lost(member)
+                for run in self._roster.remove(member.ref):
+                    self._roster.push_front(run)
 
-    def queued(self, workers: Iterable[tuple[WorkerRef, str, Run]]) -> None:
-        """Tasks that were taken are in jobs now: worker-to-be, its job's id, task."""
+    def queued(self, job: int, ids: Sequence[str]) -> None:
+        """What was taken for `job` is in the queue; `ids` are those of its elements."""
         with self._lock:
-            for ref, job_id, run in workers:
-                member = self._roster.members[ref] = self._queued.enter(ref, job_id, run)
-                future = self._futures.futures.get(run.first)
-                if future is not None:
-                    future._post = member.post
-        self._sweep = True  # for what was cancelled meanwhile
+            for member in self._queued.all():
+                if member.ref.job == job:
+                    member.post = Post(str(member.ref), None, None, ids[member.ref.element])
+                    future = self._futures.futures.get(member.current)
+                    if future is not None:
+                        future._post = member.post
 
     def may_cancel(self, number: int) -> bool:
         """Whether a task can still be cancelled; if so, a job that has it will not start it any more."""
@@ -361,15 +391,15 @@ class Dispatcher:
 
     # -- what workers tell (watching thread) ----------------------------------------------------
 
-    def joined(self, ref: WorkerRef, post: Post) -> None:
-        """A worker was started."""
+    def joined(self, ref: WorkerRef, post: Post, kind: int = 0) -> None:
+        """A worker for tasks of a kind was started."""
         with self._lock:
             if ref not in self._roster.members:
-                self._roster.members[ref] = Member(ref, self.run.inbox_writer(ref), post)
+                self._roster.members[ref] = Member(ref, self.run.inbox_writer(ref), post, kind)
 
-    def ready(self, ref: WorkerRef, post: Post) -> None:
+    def ready(self, ref: WorkerRef, post: Post, kind: int = 0) -> None:
         """A worker, at `post`, can take tasks."""
-        self.joined(ref, post)
+        self.joined(ref, post, kind)
         with self._changed:
             member = self._roster.members[ref]
             member.post = post
@@ -528,11 +558,12 @@ class Dispatcher:
         if self.broken or (ended is not None and ended.reason == ASKED):
             return None
         planned = status is not None and status.state is JobState.PREEMPTED
+        free = planned and run.free < FREE_RERUNS
+        if not free and run.attempt - run.free >= run.policy.retries:
+            return None
         again = run.part(0, 1, run.attempt + 1)
-        again.free += planned
-        if (planned and run.free < FREE_RERUNS) or run.attempt - run.free < run.policy.retries:
-            return again
-        return None
+        again.free += free
+        return again
 
     # -- ending tasks ---------------------------------------------------------------------------
 
@@ -588,6 +619,7 @@ class Dispatcher:
             self.closing = True
             self._changed.notify_all()
             if cancel:
+                self._dropping = True
                 fresh, self._fresh = self._fresh, []
                 runs = self._roster.take_all()
                 fresh += self._waiting.clear()
@@ -608,6 +640,7 @@ class Dispatcher:
             if broken and self.broken is None:
                 self.broken = error
                 self.closing = True
+            self._dropping, self._fate = True, error
             fresh, self._fresh = self._fresh, []
             runs = self._roster.take_all()
             for member in self._roster.members.values():
@@ -622,23 +655,40 @@ class Dispatcher:
 
     # -- workers --------------------------------------------------------------------------------
 
-    def wanted(self) -> int:
-        """How many workers there should be: as many as tasks, up to `max_workers`."""
+    def wanted(self) -> dict[int, int]:
+        """How many workers of each kind there should be: as many as tasks, and `max_workers` in all.
+
+        Where each task has a job of its own: how many tasks of each kind wait for one.
+        """
         with self._lock:
             if self.broken is not None:
-                return 0
+                return {}
             if self._job_per_task:
-                return self._roster.tasks
-            tasks = self.unfinished - len(self._waiting)
-            if self.closing:
-                return min(tasks, self.max_workers)
-            return min(max(tasks, self._demand), self.max_workers)
+                return self._roster.waiting()
+            tasks = self._tasks_by_kind()
+            if not self.closing:
+                tasks[0] = max(tasks.get(0, 0), self._demand)
+            return share_out(tasks, self.max_workers)
+
+    def _tasks_by_kind(self) -> dict[int, int]:
+        if self._kinds == 1:  # nearly always, and then they need not be counted
+            return {0: self.unfinished - len(self._waiting)}
+        tasks = self._roster.tasks()
+        for fresh in self._fresh:
+            tasks[fresh.policy.kind] = tasks.get(fresh.policy.kind, 0) + len(fresh.bodies)
+        return tasks
+
+    def new_kind(self) -> int:
+        """The number of another kind of tasks."""
+        with self._lock:
+            self._kinds += 1
+            return self._kinds - 1
 
     @property
     def stirring(self) -> bool:
         """Whether there is anything to write, to assign, to kill or to end."""
         return bool(
-            self._fresh or self._roster.pending or self._sweep or self._doomed or self.closing
+            self._fresh or self._roster.busy or self._sweep or self._doomed or self.closing
         )
 
     @property
@@ -698,25 +748,43 @@ class Dispatcher:
 
     def dismiss_idle(self, timeout: float) -> list[WorkerRef]:
         """Let those go that are idle for `timeout` seconds together with all others of their supervisor."""
-        if self._roster.pending:
-            return []
         limit = time.monotonic() - timeout
+        with self._lock:
+            idle = [
+                supervisor
+                for supervisor, members in self._roster.supervisors().items()
+                if not self._roster.waiting().get(members[0].kind)
+                and all(not m.assigned and m.since < limit for m in members)
+            ]
+            if idle:
+                self._demand = 0  # what was asked for in advance was not needed
+        return [supervisor for supervisor in idle if self.dismiss_all(supervisor)]
+
+    def dismiss_surplus(self, kind: int, count: int) -> list[WorkerRef]:
+        """Let about `count` workers of a kind go, with their supervisors; idle ones first."""
+        with self._lock:
+            groups = [
+                (sum(len(m.assigned) for m in members), supervisor, len(members))
+                for supervisor, members in self._roster.supervisors().items()
+                if members[0].kind == kind
+            ]
+        chosen = []
+        for _, supervisor, size in sorted(groups):
+            if size <= count and self.dismiss_all(supervisor):
+                count -= size
+                chosen.append(supervisor)
+        return chosen
+
+    def dismiss_all(self, supervisor: WorkerRef) -> bool:
+        """Let all workers of a supervisor go once they have done what they have; whether there were any."""
         with self._io:
             with self._lock:
-                groups = self._roster.supervisors()
-                idle = [
-                    supervisor
-                    for supervisor, members in groups.items()
-                    if all(not m.assigned and m.since < limit for m in members)
-                ]
-                leaving = [member for supervisor in idle for member in groups[supervisor]]
+                leaving = self._roster.supervisors().get(supervisor, [])
                 for member in leaving:
                     member.leaving = True
-                if idle:
-                    self._demand = 0  # what was asked for in advance was not needed
             for member in leaving:
                 self._tell(member, LEAVE, b"")
-        return idle
+        return bool(leaving)
 
     def _tell(self, member: Member, kind: int, body: bytes) -> None:
         """Write a record that its worker can do without: the end of its job says the same in the end."""

@@ -52,6 +52,7 @@ from clusterfutures.options import (
     whole_number,
 )
 from clusterfutures.records import CALL, ITEM, STAR
+from clusterfutures.resources import check_resources
 from clusterfutures.schedulers.base import Scheduler
 from clusterfutures.session import Session, Settings
 from clusterfutures.specification import SLOTS, Specification
@@ -174,7 +175,9 @@ class Submitter(Executor):
         """The same executor with other options for some tasks.
 
         - ``retries`` (int): how often a task is run again whose worker was lost or timed out;
-        - ``timeout`` (seconds): ends the task, and with it its worker, when it takes longer.
+        - ``timeout`` (seconds): ends the task, and with it its worker, when it takes longer;
+        - on a cluster, whatever describes a job, as ``mem="32G"``: such tasks have workers of their own,
+          which count for `max_workers` as all others do.
 
         >>> from clusterfutures import LocalExecutor
         >>> with LocalExecutor(1) as ex:
@@ -183,10 +186,31 @@ class Submitter(Executor):
 
         Raises OptionError for one that is unknown or cannot be read.
         """
-        for name in options:
-            if name not in TASK_OPTIONS:
+        own = {name: value for name, value in options.items() if name in TASK_OPTIONS}
+        needs = {name: value for name, value in options.items() if name not in TASK_OPTIONS}
+        if not self._session.settings.shared:
+            for name in needs:
                 raise OptionError.unknown(name, TASK_OPTIONS)
-        return View(self, _with(self._policy, options))
+        policy = _with(self._policy, own)
+        if needs:
+            policy = policy._replace(kind=self._session.kind(check_resources(needs), policy.kind))
+        return View(self, policy)
+
+    def explain(self) -> str:
+        """The job for all `max_workers` as it would be submitted: script, command and options.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> print(LocalExecutor(2).explain())
+        /...python... .../bootstrap.py ...
+        """
+        return self._session.scheduler.explain(self._session.request(self._policy.kind))
+
+    def dry_run(self) -> str:
+        """Ask the scheduler whether it would take that job, and when it could start; submits nothing.
+
+        Raises SubmissionError, with the scheduler's own words, for one that it refuses.
+        """
+        return self._session.scheduler.test_only(self._session.request(self._policy.kind))
 
 
 class View(Submitter):
@@ -234,6 +258,7 @@ class ClusterExecutor(Submitter):
                 shared=self._shared,
             ),
             scheduler,
+            settings.resources,
             _recipe_maker(settings, self._shared, self._orphan_timeout),
             None if initializer is None else (initializer, initargs),
         )
@@ -283,24 +308,6 @@ class ClusterExecutor(Submitter):
     def flush(self) -> None:
         """Return when everything submitted so far is in the run directory."""
         self._session.dispatcher.flush()
-
-    # -- what would be submitted ----------------------------------------------------------------
-
-    def explain(self) -> str:
-        """The job for all `max_workers` as it would be submitted: script, command and options.
-
-        >>> from clusterfutures import LocalExecutor
-        >>> print(LocalExecutor(2).explain())
-        /...python... .../bootstrap.py ...
-        """
-        return self._session.scheduler.explain(self._session.request(self._max_workers))
-
-    def dry_run(self) -> str:
-        """Ask the scheduler whether it would take that job, and when it could start; submits nothing.
-
-        Raises SubmissionError, with the scheduler's own words, for one that it refuses.
-        """
-        return self._session.scheduler.test_only(self._session.request(self._max_workers))
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -446,10 +453,10 @@ def _for_job(resources: Mapping[str, Any], workers: int) -> dict[str, Any]:
 
 def _recipe_maker(
     settings: ExecutorOptions, shared: bool, orphan_timeout: float
-) -> Callable[[str], Recipe]:
+) -> Callable[[str, Mapping[str, Any]], Recipe]:
     """How jobs are made; called at the first submission, when the working directory and path are final."""
 
-    def make(run_id: str) -> Recipe:
+    def make(run_id: str, resources: Mapping[str, Any]) -> Recipe:
         here = os.path.dirname(os.path.abspath(__file__))
         version = "{}.{}".format(*sys.version_info[:2])
         flags = subprocess._args_from_interpreter_flags() if settings.python is None else []  # type: ignore[attr-defined]
@@ -466,16 +473,16 @@ def _recipe_maker(
             orphan_timeout=float("inf") if settings.orphan == "keep" else patience,
             authkey=_authkey(),
             slots=settings.workers_per_job if shared else 0,
-            cores=settings.resources.get("cores", 0),
+            cores=resources.get("cores", 0),
         )
-        modules = [f"module load {shlex.quote(name)}" for name in settings.resources.get("modules", ())]
+        modules = [f"module load {shlex.quote(name)}" for name in resources.get("modules", ())]
         return Recipe(
-            name=settings.resources.get("name", "clusterfutures"),
+            name=resources.get("name", "clusterfutures"),
             argv=[*python, *flags, os.path.join(here, "bootstrap.py"), version],
             cwd=settings.cwd or os.getcwd(),
             environment=dict(settings.env),
             setup="\n".join([*modules, *settings.setup]),
-            resources=_for_job(settings.resources, settings.workers_per_job),
+            resources=_for_job(resources, settings.workers_per_job),
             specification=specification,
             per_job=settings.workers_per_job if shared else SLOTS,
             failed_starts=FAILED_STARTS if shared else 1,

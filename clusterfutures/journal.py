@@ -26,10 +26,14 @@ LONE_BYTES = 1024
 
 
 class Policy(NamedTuple):
-    """How a task is treated: `retries` after a lost worker, `timeout` in seconds (0: none)."""
+    """How a task is treated: `retries` after a lost worker, `timeout` in seconds (0: none).
+
+    `kind` numbers the recipes of workers: tasks with other needs are of another kind.
+    """
 
     retries: int = 0
     timeout: float = 0.0
+    kind: int = 0
 
 
 class Function(NamedTuple):

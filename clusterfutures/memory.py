@@ -21,9 +21,11 @@ class OutOfMemoryKills:
         return _count(self._path) or 0
 
     def struck(self) -> bool:
-        """Whether it has since this was last asked, or made."""
-        before, self._seen = self._seen, self._now()
-        return self._seen > before
+        """Whether it has, once more than it was said to have; each of its deeds is told once."""
+        if self._now() <= self._seen:
+            return False
+        self._seen += 1
+        return True
 
 
 def _candidates(root: str, own: str) -> Iterator[str]:

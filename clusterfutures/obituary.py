@@ -99,7 +99,8 @@ def worker_lost(
     }
     kind, reason = _cause(ended, status, known)
     who = f"worker {post.worker}" + (f" (pid {post.pid})" if post.pid is not None else "")
-    who += f" of job {post.job_id} on {post.node}" if status is not None else ""
+    who += f" of job {post.job_id}" if status is not None and post.job_id else ""
+    who += f" on {known['node']}" if status is not None and known["node"] else ""
     if issubclass(kind, TaskKilled):
         text = f"task {task} was ended, on {who}: {reason}"
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 
 from clusterfutures.errors import OptionError
 from clusterfutures.resources import ELSEWHERE, check_resources, known_names
+from clusterfutures.specification import SLOTS
 
 TASK_OPTIONS = ("retries", "timeout")
 """Options that can differ from task to task: ``ex.options(...)``."""
@@ -74,7 +76,7 @@ def check_executor(
     options = own
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    return ExecutorOptions(
+    checked = ExecutorOptions(
         max_workers=whole_number("max_workers", max_workers, least=1),
         max_tasks_per_child=_max_tasks(options.get("max_tasks_per_child")),
         run_dir=_path("run_dir", options.get("run_dir")),
@@ -90,10 +92,15 @@ def check_executor(
         arrays=_switch("arrays", options.get("arrays", True)),
         host=_word("host", options.get("host")),
         idle_timeout=_seconds("idle_timeout", options.get("idle_timeout", IDLE_TIMEOUT if cluster else None)),
-        workers_per_job=whole_number("workers_per_job", options.get("workers_per_job", 1), least=1),
+        workers_per_job=_workers_per_job(options.get("workers_per_job", 1)),
         job_per_task=_switch("job_per_task", options.get("job_per_task", False)),
         max_queued=_max_queued(options.get("max_queued")),
     )
+    if checked.job_per_task and checked.workers_per_job > 1:
+        raise OptionError("job_per_task and workers_per_job exclude each other: give one of them")
+    if checked.max_queued < math.inf and not checked.job_per_task:
+        raise OptionError("max_queued is for job_per_task=True: a pool has max_workers")
+    return checked
 
 
 def _split(options: Mapping[str, Any], cluster: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -101,12 +108,13 @@ def _split(options: Mapping[str, Any], cluster: bool) -> tuple[dict[str, Any], d
     known = {*EXECUTOR_OPTIONS, *(CLUSTER_OPTIONS if cluster else ())}
     describing = known_names() if cluster else ()
     own: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for name, value in options.items():
         true_name = ELSEWHERE.get(name, name)
         if true_name in known:
             if true_name in own:
-                raise OptionError(f"{name} and {true_name} are the same option: give one of them")
-            own[true_name] = value
+                raise OptionError(f"{given[true_name]} and {name} are the same option: give one of them")
+            own[true_name], given[true_name] = value, name
         elif name not in describing:
             names = (*known, *describing, "initargs", "initializer", "max_workers")
             raise OptionError.unknown(name, names)
@@ -142,6 +150,13 @@ def _max_tasks(value: Any) -> Optional[int]:
     return whole_number("max_tasks_per_child", value, least=1)
 
 
+def _workers_per_job(value: Any) -> int:
+    count = whole_number("workers_per_job", value, least=1)
+    if count > SLOTS:
+        raise OptionError(f"workers_per_job must be at most {SLOTS}, not {count}")
+    return count
+
+
 def _max_queued(value: Any) -> float:
     return math.inf if value is None else whole_number("max_queued", value, least=1)
 
@@ -173,7 +188,7 @@ def _switch(name: str, value: Any) -> bool:
 
 
 def _word(name: str, value: Any) -> Optional[str]:
-    if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value)):
         raise OptionError(f"{name} must be a name or an address, not {value!r}")
     return value
 

@@ -34,9 +34,9 @@ class QueuedTasks:
     def __len__(self) -> int:
         return len(self._members)
 
-    def enter(self, ref: WorkerRef, job_id: str, run: Run) -> Member:
-        """The task of `run` has been submitted, as the job `job_id`."""
-        member = Member(ref, self._run.inbox_writer(ref), Post(str(ref), None, None, job_id))
+    def enter(self, ref: WorkerRef, run: Run) -> Member:
+        """The task of `run` is going to be submitted."""
+        member = Member(ref, self._run.inbox_writer(ref), Post(str(ref), None, None, None))
         member.leaving = True  # nothing else is for it
         member.assigned.append(run)
         self._members[run.first] = member

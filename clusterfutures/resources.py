@@ -401,6 +401,10 @@ OPTIONS = {option.name: option for group in GROUPS.values() for option in group}
 _BY_NAME = {name: option for option in OPTIONS.values() for name in (option.name, *option.synonyms)}
 
 
+RIVALS = (("mem", "mem_per_cpu"), ("gpus", "gres"))
+"""Two ways to ask for the same."""
+
+
 # ---- applying it --------------------------------------------------------------------------------
 
 
@@ -447,6 +451,17 @@ def _refuse_contradictions(found: Mapping[str, Any], given: Mapping[str, str]) -
     gres = found.get("gres", "").split(",")
     if "gpus" in found and any(resource.split(":")[0] == "gpu" for resource in gres):
         raise OptionError("gpus and gres both ask for GPUs: let one of them do it")
+
+
+def changed(resources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked resources with checked changes; what one of those excludes is dropped.
+
+    >>> changed({"mem": 2**30, "cores": 2}, {"mem_per_cpu": 2**29})
+    {'mem_per_cpu': 536870912, 'cores': 2}
+    """
+    dropped = {rival for pair in RIVALS for name, rival in (pair, pair[::-1]) if name in changes}
+    found = {**{name: value for name, value in resources.items() if name not in dropped}, **changes}
+    return {name: found[name] for name in OPTIONS if name in found}
 
 
 def known_names() -> tuple[str, ...]:

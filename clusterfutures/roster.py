@@ -31,12 +31,12 @@ class Member:
     """A worker as the driver knows it."""
 
     __slots__ = (
-        "assigned", "busy_until", "given", "inbox", "leaving", "post", "ready", "recalled", "ref",
+        "assigned", "busy_until", "given", "inbox", "kind", "leaving", "post", "ready", "recalled", "ref",
         "since", "stderr", "stdout",
     )  # fmt: skip
 
-    def __init__(self, ref: WorkerRef, inbox: LogWriter, post: Post) -> None:
-        self.ref, self.inbox, self.post = ref, inbox, post
+    def __init__(self, ref: WorkerRef, inbox: LogWriter, post: Post, kind: int = 0) -> None:
+        self.ref, self.inbox, self.post, self.kind = ref, inbox, post, kind
         self.assigned: deque[Run] = deque()
         self.given = 0  # tasks, in its whole life
         self.ready = self.leaving = self.recalled = False
@@ -61,6 +61,11 @@ class Member:
         if self.load() < target / 2:
             return True
         return plenty and len(self.assigned) == 1 and self.load() < AHEAD
+
+    @property
+    def has_more_than_one(self) -> bool:
+        """Whether tasks wait behind the one that it is at."""
+        return sum(run.count - run.done for run in self.assigned) > 1
 
     @property
     def current(self) -> int:
@@ -95,6 +100,40 @@ class Bundle:
         self.cancelled: list[int] = []
 
 
+class Queue:
+    """Pending tasks of one kind: for any worker of that kind."""
+
+    def __init__(self) -> None:
+        self.runs: deque[Run] = deque()
+        self.tasks = 0
+
+    def append(self, run: Run) -> None:
+        """To do when everything before it is."""
+        self.runs.append(run)
+        self.tasks += run.count
+
+    def push_front(self, run: Run) -> None:
+        """To do before everything else."""
+        self.runs.appendleft(run)
+        self.tasks += run.count
+
+    def cut(self, count: int) -> Run:
+        """Take `count` tasks, at most, off the first run."""
+        run = self.runs[0]
+        self.tasks -= min(count, run.count)
+        if count >= run.count:
+            return self.runs.popleft()
+        self.runs[0] = run.part(count, run.count - count)
+        return run.part(0, count)
+
+    def take_all(self) -> list[Run]:
+        """Everything, which then is not here any more."""
+        runs = list(self.runs)
+        self.runs.clear()
+        self.tasks = 0
+        return runs
+
+
 class Roster:
     """All workers of a run, and the tasks that none of them has.
 
@@ -103,27 +142,58 @@ class Roster:
 
     def __init__(self, max_tasks: int) -> None:
         self.members: dict[WorkerRef, Member] = {}
-        self.pending: deque[Run] = deque()
-        self._tasks = 0  # in pending
+        self._queues = {0: Queue()}  # by kind; few runs have more than one
         self.overhead = Overhead()
         self._max_tasks = max_tasks
 
+    def _queue(self, kind: int) -> Queue:
+        queue = self._queues.get(kind)
+        if queue is None:
+            queue = self._queues[kind] = Queue()
+        return queue
+
+    @property
+    def pending(self) -> list[Run]:
+        """Everything that no worker has, kind by kind."""
+        return [run for queue in self._queues.values() for run in queue.runs]
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is pending."""
+        return any(queue.runs for queue in self._queues.values())
+
     def append(self, runs: Sequence[Run]) -> None:
         """More to do."""
-        self.pending.extend(runs)
-        self._tasks += sum(run.count for run in runs)
+        for run in runs:
+            self._queue(run.policy.kind).append(run)
 
     def push_front(self, run: Run) -> None:
-        """To do before everything else."""
-        self.pending.appendleft(run)
-        self._tasks += run.count
+        """To do before everything else of its kind."""
+        self._queue(run.policy.kind).push_front(run)
 
     def take_all(self) -> list[Run]:
         """Everything that is pending, which then is not any more."""
-        runs = list(self.pending)
-        self.pending.clear()
-        self._tasks = 0
-        return runs
+        return [run for queue in self._queues.values() for run in queue.take_all()]
+
+    def take(self, kind: int, count: int) -> list[Run]:
+        """Up to so many pending tasks of a kind, each by itself."""
+        queue = self._queue(kind)
+        taken: list[Run] = []
+        while queue.runs and len(taken) < count:
+            taken.append(queue.cut(1))
+        return taken
+
+    def waiting(self) -> dict[int, int]:
+        """How many tasks of each kind are pending."""
+        return {kind: queue.tasks for kind, queue in self._queues.items()}
+
+    def tasks(self) -> dict[int, int]:
+        """How many tasks of each kind are pending, or assigned and not done."""
+        tasks = self.waiting()
+        for member in self.members.values():
+            for run in member.assigned:
+                tasks[run.policy.kind] = tasks.get(run.policy.kind, 0) + run.count - run.done
+        return tasks
 
     def active(self) -> list[Member]:
         """Workers that can take tasks."""
@@ -131,44 +201,41 @@ class Roster:
 
     def deal(self) -> list[Bundle]:
         """Bundles for whoever is idle or about to be."""
-        if not self.pending:
-            return []
+        bundles: list[Bundle] = []
+        for kind, queue in self._queues.items():
+            if queue.runs:
+                bundles += self._deal(queue, [m for m in self.active() if m.kind == kind and not m.recalled])
+        return bundles
+
+    def _deal(self, queue: Queue, ready: list[Member]) -> list[Bundle]:
         bundles = []
-        ready = [m for m in self.active() if not m.recalled]
         target = self.overhead.target
-        plenty = self._tasks > PLENTY * len(ready)
+        plenty = queue.tasks > PLENTY * len(ready)
         idle = [m for m in ready if not m.assigned]
         busy = [m for m in ready if m.assigned]
         for member in chain(idle, (m for m in busy if m.thin(target, plenty))):
             # The last tasks are dealt out in ever smaller bundles, so that all workers end together.
-            cap = max(1, self._tasks // (2 * len(ready)))
+            cap = max(1, queue.tasks // (2 * len(ready)))
             if self._max_tasks:
                 cap = min(cap, self._max_tasks - member.given)
             bundle = Bundle(member)
-            self._fill(bundle, target, cap)
+            self._fill(queue, bundle, target, cap)
             if bundle.runs or bundle.cancelled:
                 self._hand_over(bundle)
                 bundles.append(bundle)
-            if not self.pending:
+            if not queue.runs:
                 break
         return bundles
 
-    def take(self, count: int) -> list[Run]:
-        """Up to so many pending tasks, each by itself."""
-        taken: list[Run] = []
-        while self.pending and len(taken) < count:
-            taken.append(self._cut(1))
-        return taken
-
-    def _fill(self, bundle: Bundle, target: float, cap: int) -> None:
+    def _fill(self, queue: Queue, bundle: Bundle, target: float, cap: int) -> None:
         """Take the next tasks, about `target` seconds of them and `cap` at most."""
         seconds, taken = 0.0, 0
-        while self.pending and taken < cap and len(bundle.runs) < BUNDLE_RUNS:
-            run = self.pending[0]
+        while queue.runs and taken < cap and len(bundle.runs) < BUNDLE_RUNS:
+            run = queue.runs[0]
             each = run.pace.seconds
             if bundle.runs and not 0.0 < each <= target - seconds:
                 break  # unknown or long ones travel alone
-            part = self._cut(min(run.pace.size(target - seconds), cap - taken))
+            part = queue.cut(min(run.pace.size(target - seconds), cap - taken))
             for kept in without(part, self._begin(bundle, part)):
                 bundle.runs.append(kept)
                 taken += kept.count
@@ -181,15 +248,6 @@ class Roster:
         bundle.cancelled += cancelled
         return cancelled
 
-    def _cut(self, count: int) -> Run:
-        """Take `count` tasks, at most, off the first pending run."""
-        run = self.pending[0]
-        self._tasks -= min(count, run.count)
-        if count >= run.count:
-            return self.pending.popleft()
-        self.pending[0] = run.part(count, run.count - count)
-        return run.part(0, count)
-
     @staticmethod
     def _hand_over(bundle: Bundle) -> None:
         member, now = bundle.member, time.monotonic()
@@ -200,21 +258,25 @@ class Roster:
             member.given += run.count
         member.assigned.extend(bundle.runs)
 
+    def _idle_kinds(self) -> set[int]:
+        """Kinds of which a worker is idle, though perhaps only for lack of a look."""
+        return {m.kind for m in self.active() if not m.assigned}
+
     def uneven(self) -> bool:
-        """Whether somebody is idle while somebody else has more than one task."""
-        return any(not m.assigned for m in self.active()) and any(
-            sum(run.count - run.done for run in m.assigned) > 1 for m in self.members.values()
-        )
+        """Whether somebody is idle while somebody else of that kind has more than one task."""
+        idle = self._idle_kinds()
+        return bool(idle) and any(m.kind in idle and m.has_more_than_one for m in self.members.values())
 
     def recalls(self) -> list[Member]:
         """Who has tasks behind a long one while somebody else is idle and nothing is pending."""
-        if self.pending or not self.uneven():
+        idle = {kind for kind in self._idle_kinds() if not self._queue(kind).runs}
+        if not idle:
             return []
         limit = time.monotonic() - PATIENCE
         chosen = [
             m
             for m in self.members.values()
-            if m.since < limit and not m.recalled and sum(run.count - run.done for run in m.assigned) > 1
+            if m.kind in idle and m.since < limit and not m.recalled and m.has_more_than_one
         ]
         for member in chosen:
             member.recalled = True
@@ -240,11 +302,6 @@ class Roster:
         """`ref` is dead; returns the runs that it leaves without outcomes, in order."""
         member = self.members.pop(ref, None)
         return [run.unfinished for run in member.assigned if run.done < run.count] if member else []
-
-    @property
-    def tasks(self) -> int:
-        """How many are pending."""
-        return self._tasks
 
     def supervisors(self) -> dict[WorkerRef, list[Member]]:
         """The workers of each supervisor that can take tasks."""
@@ -272,3 +329,17 @@ def without(run: Run, numbers: Sequence[int]) -> Iterator[Run]:
         if number > at:
             yield run.part(at - run.first, number - at)
         at = number + 1
+
+
+def share_out(wanted: dict[int, int], most: int) -> dict[int, int]:
+    """At most `most` in all, to each no more than it wants, and nobody starved while others have plenty."""
+    shares = dict.fromkeys(wanted, 0)
+    hungry = [kind for kind, count in wanted.items() if count > 0]
+    while most > 0 and hungry:
+        each = max(most // len(hungry), 1)
+        for kind in hungry[:most]:
+            given = min(each, wanted[kind] - shares[kind])
+            shares[kind] += given
+            most -= given
+        hungry = [kind for kind in hungry if shares[kind] < wanted[kind]]
+    return shares

@@ -17,14 +17,15 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Optional
 
 from clusterfutures.allocation import Allocation, Events, Recipe
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.doorbell import Doorbell
 from clusterfutures.errors import RunDirectoryError
-from clusterfutures.logs import FORMAT
+from clusterfutures.logs import FORMAT, Location
+from clusterfutures.resources import changed
 from clusterfutures.schedulers.base import JobRequest, Scheduler
 from clusterfutures.spool import RunDirectory, make_folder, publish
 from clusterfutures.taskjobs import Offer, TaskJobs
@@ -76,12 +77,16 @@ class Session:
         self,
         settings: Settings,
         scheduler: Scheduler,
-        make_recipe: Callable[[str], Recipe],
+        resources: Mapping[str, Any],
+        make_recipe: Callable[[str, Mapping[str, Any]], Recipe],
         initializer: Optional[tuple[Callable[..., Any], tuple[Any, ...]]],
     ) -> None:
         self.settings = settings
         self.scheduler, self._make_recipe, self._initializer = scheduler, make_recipe, initializer
         self._lock = threading.Lock()
+        self._kinds = [dict(resources)]  # what workers for each kind of tasks need
+        self._recipes: list[Recipe] = []  # the same, made once there is something to do
+        self._places: Optional[tuple[Location, Location]] = None  # of the initializer and its arguments
         self._watch: Optional[Watch] = None
         self._bell_folder = ""
         self.foreign = False  # this is a fork of the process that made it
@@ -123,13 +128,12 @@ class Session:
                 "again; put what starts the executor under: if __name__ == '__main__':"
             )
         self.dispatcher.check_open()
-        recipe = self._make_recipe(self.run_id)
         if self._initializer is not None:
             function, args = self._initializer
             journal = self.dispatcher.journal
-            places = (journal.function(function).place, journal.call(args, {}))
+            self._places = (journal.function(function).place, journal.call(args, {}))
             journal.publish()
-            recipe = recipe._replace(specification=recipe.specification._replace(initializer=places))
+        self._recipes = [self._recipe(resources) for resources in self._kinds]
         bell = self._make_bell() if self.settings.doorbell else None
         self.dispatcher.deaf = bell is None
         watch = Watch(
@@ -137,9 +141,9 @@ class Session:
             self.scheduler,
             bell,
             self.dispatcher,
-            lambda events: self._jobs(recipe, events),
-            recipe.specification.orphan_timeout,
-            self.settings.idle_timeout,
+            self._jobs,
+            self._recipes[0].specification.orphan_timeout,
+            None if self.settings.job_per_task else self.settings.idle_timeout,
         )
         watch.ended = self._ended
         try:
@@ -152,25 +156,34 @@ class Session:
             raise
         self._watch = watch
 
-    def _jobs(self, recipe: Recipe, events: Events) -> Allocation:
+    def _recipe(self, resources: Mapping[str, Any]) -> Recipe:
+        recipe = self._make_recipe(self.run_id, resources)
+        return recipe._replace(specification=recipe.specification._replace(initializer=self._places))
+
+    def _jobs(self, events: Events) -> Allocation:
         if not self.settings.job_per_task:
-            return Allocation(self.run, self.scheduler, recipe, events)
+            return Allocation(self.run, self.scheduler, self._recipes, events)
         dispatcher = self.dispatcher
         offer = Offer(dispatcher.take, dispatcher.put_back, dispatcher.queued)
         return TaskJobs(
-            self.run,
-            self.scheduler,
-            recipe,
-            events,
-            offer,
-            lambda: dispatcher.max_workers,
-            self.settings.max_queued,
+            self.run, self.scheduler, self._recipes, events, offer, self.settings.max_queued
         )
 
-    def request(self, workers: int) -> JobRequest:
-        """The first job, were it submitted now for so many workers."""
-        recipe = self._make_recipe(self.run_id)
-        return recipe.request(self.run, 0, recipe.elements(workers))
+    def kind(self, changes: Mapping[str, Any], of: int) -> int:
+        """The kind of tasks that need workers as those of kind `of`, with these changes."""
+        resources = changed(self._kinds[of], changes)
+        with self._lock:
+            if resources not in self._kinds:
+                self._kinds.append(resources)
+                if self._recipes:
+                    self._recipes.append(self._recipe(resources))
+                self.dispatcher.new_kind()
+            return self._kinds.index(resources)
+
+    def request(self, kind: int) -> JobRequest:
+        """The first job for tasks of a kind, were it submitted now for as many workers as there may be."""
+        recipe = self._make_recipe(self.run_id, self._kinds[kind])
+        return recipe.request(self.run, 0, recipe.elements(self.dispatcher.max_workers))
 
     def _make_bell(self) -> Optional[Doorbell]:
         key = self.run.key()

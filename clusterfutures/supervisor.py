@@ -164,7 +164,7 @@ class Supervisor:
         elif state != RETIRES and child.reason == OWN and not self._stopping:
             self._failed_starts += 1
         if state == RETIRES:
-            self._want -= 1
+            self._want = max(self._want - 1, 0)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and child.reason == OWN:
             child.reason = MEMORY if self._memory_kills.struck() else OWN
         self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from clusterfutures.allocation import MAX_ELEMENTS, Allocation, Element, Events, Recipe, Submission
+from clusterfutures.allocation import GATHER_AT_MOST, Allocation, Element, Events, Recipe
 from clusterfutures.journal import Run
 from clusterfutures.schedulers.base import Scheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
-
-GATHER_AT_MOST = 1.0  # seconds for which tasks that keep coming are gathered into one array
+from clusterfutures.submissions import Submission
 
 
 class Offer(NamedTuple):
-    """Where tasks come from: `take` gives up to so many, `put_back` takes them again.
+    """Where tasks come from: `take` gives up to so many of a kind for a job.
 
-    `queued` is told which are submitted: worker-to-be, the id of its job, task.
+    `put_back` takes those of a job again, `queued` is told the ids of its elements.
     """
 
-    take: Callable[[int], list[Run]]
-    put_back: Callable[[list[Run]], None]
-    queued: Callable[[list[tuple[WorkerRef, str, Run]]], None]
+    take: Callable[[int, int, int], list[Run]]
+    put_back: Callable[[int], None]
+    queued: Callable[[int, list[str]], None]
 
 
 class TaskJobs(Allocation):
-    """Submits waiting tasks as arrays, of which `max_workers` elements run at a time.
+    """Submits waiting tasks as arrays.
 
     The scheduler's throttle holds for one array; so each gets its part of `max_workers`, and what an array
     that comes to its end leaves over is given to the next one.  `max_queued` bounds the elements that are
@@ -38,81 +36,73 @@ class TaskJobs(Allocation):
         self,
         run: RunDirectory,
         scheduler: Scheduler,
-        recipe: Recipe,
+        recipes: Sequence[Recipe],
         events: Events,
         offer: Offer,
-        max_workers: Callable[[], int],
-        max_queued: float = math.inf,
+        max_queued: float,
     ) -> None:
-        super().__init__(run, scheduler, recipe, events)
-        self._offer, self._max_workers, self._max_queued = offer, max_workers, max_queued
+        super().__init__(run, scheduler, recipes, events)
+        self._offer, self._max_queued = offer, max_queued
+        self._max_workers = 0
         self._throttles: dict[int, int] = {}  # by job number; 0: none
-        self._tasks: dict[int, list[Run]] = {}  # of jobs that are being submitted
         self._waiting = 0  # tasks, when last asked
         self._grew = 0.0  # when there were last more of them
 
     # -- submitting -----------------------------------------------------------------------------
 
-    def want(self, workers: int) -> None:
-        """So many tasks wait for a job."""
-        now = time.monotonic()
-        if workers > self._waiting or not workers:
-            self._grew = now
-        self._waiting = workers
-        room = min(self._max_queued - len(self.elements), MAX_ELEMENTS, self._most)
-        if self.closed and not workers:
-            return
-        if self._put_off is not None:
-            workers = max(workers, 1)
-        if workers and not self._with_clerk and room >= 1 and self._room_to_run() > 0 and self._due():
-            self._missed_since = 0.0
-            self._submit(min(workers, int(room)))
+    def _miss(self, wanted: Mapping[int, int], most: int) -> int:
+        """So many tasks of each kind wait for a job; submits one for some of them if it is time."""
+        self._max_workers = most
+        waiting = sum(wanted.values())
+        if waiting > self._waiting:
+            self._grew = time.monotonic()
+        self._waiting = waiting
+        room = min(self._max_queued - len(self.elements), self._desk.most)
+        if not self._scheduler.throttles:
+            room = min(room, self._room_to_run())
+        if waiting and room >= 1 and self._room_to_run() > 0 and self._is_time():
+            kind = next(kind for kind, tasks in wanted.items() if tasks)
+            self._submit(kind, min(wanted[kind], int(room)))
+        return waiting
 
-    def _due(self) -> bool:
+    def _is_time(self) -> bool:
+        """Whether a whole array waits, or no task has come for a moment."""
         now = time.monotonic()
         self._missed_since = self._missed_since or now
-        if now < self._submitted_at + self._pause:
-            return False
-        complete = self._waiting >= min(MAX_ELEMENTS, self._most)
-        settled = now - self._grew >= self._recipe.gather or now - self._missed_since >= GATHER_AT_MOST
-        return complete or settled
+        if self._waiting >= self._desk.most:
+            return self._desk.ready
+        settled = now - self._grew >= self._recipes[0].gather or now - self._missed_since >= GATHER_AT_MOST
+        return settled and not self._desk.wait
 
-    def _prepare(self, workers: int) -> Optional[Submission]:
-        runs = self._offer.take(workers)
-        if not runs:
+    def _prepare(self, kind: int, workers: int) -> Optional[Submission]:
+        job = len(self._kinds)
+        runs = self._offer.take(kind, workers, job)
+        if not runs:  # they were cancelled meanwhile
             return None
-        job, self._jobs = self._jobs, self._jobs + 1
-        specification = self._recipe.specification._replace(
-            workers=1, tasks=b"".join(run.assignment() for run in runs)
-        )
         room = self._room_to_run()
         throttle = 0 if len(runs) <= room else room
-        request = self._recipe.request(self._run, job, len(runs))._replace(throttle=throttle)
-        try:
-            self._run.make_job(job)
-            specification.write(self._run, job)
-        except OSError as error:
-            self._offer.put_back(runs)
-            self._break(f"cannot write the job's specification: {error}", error)
+        tasks = b"".join(run.assignment() for run in runs)
+        specification = self._recipes[kind].specification._replace(workers=1, tasks=tasks)
+        submission = self._write(kind, specification, 1, [1] * len(runs))
+        if submission is None:
+            self._offer.put_back(job)
             return None
-        self._tasks[job], self._throttles[job] = runs, throttle
-        return Submission(request, 1, [1] * len(runs))
+        self._throttles[job] = throttle
+        return submission._replace(request=submission.request._replace(throttle=throttle))
 
     def _hand_over(self, submission: Submission, ids: list[str]) -> None:
         job = submission.request.job
-        refs = [WorkerRef(job, index, 0, 0, 0) for index in range(len(ids))]
-        self._offer.queued(list(zip(refs, ids, self._tasks.pop(job))))
-        for ref, job_id in zip(refs, ids):
-            supervisor = ref.supervisor
+        self._offer.queued(job, ids)
+        for index, job_id in enumerate(ids):
+            supervisor = WorkerRef(job, index)
             inbox = self._run.inbox_writer(supervisor)
-            self.elements[supervisor] = Element(supervisor, job_id, inbox, 1)
+            self.elements[supervisor] = Element(supervisor, job_id, inbox, submission.kind, 1)
 
-    def _done_with(self, submission: Submission) -> None:
-        super()._done_with(submission)
-        left = self._tasks.pop(submission.request.job, None)
-        if left is not None:
-            self._throttles.pop(submission.request.job)
-            self._offer.put_back(left)
+    def _refused(self, submission: Submission, error: Exception) -> None:
+        job = submission.request.job
+        del self._throttles[job]
+        self._offer.put_back(job)
+        super()._refused(submission, error)
 
     # -- the throttle ---------------------------------------------------------------------------
 
@@ -127,7 +117,7 @@ class TaskJobs(Allocation):
     def _room_to_run(self) -> int:
         """How many more elements could run, were all to run that may."""
         taken = sum(min(n, self._throttles.get(job) or n) for job, n in self._live().items())
-        return self._max_workers() - taken
+        return self._max_workers - taken
 
     def _loosen(self) -> None:
         """Give the room that has come about to arrays that could use it."""
@@ -148,6 +138,10 @@ class TaskJobs(Allocation):
             element.idle = True
 
     # -- what pools do, and this does not ---------------------------------------------------------
+
+    def surplus(self, wanted: Mapping[int, int]) -> dict[int, int]:
+        """None: each has its task."""
+        return {}
 
     def shrink(self, workers: int) -> None:
         """Nothing: those that run finish their task, and fewer are let in after them."""

@@ -52,6 +52,7 @@ CHORE_INTERVAL = 0.01  # seconds for which chores may be left while nothing is p
 LEASE_INTERVAL = 15.0
 STOP_AFTER = 10.0  # seconds that workers have to leave when all is done
 CANCEL_AFTER = 5.0  # seconds that a supervisor has to obey, before the scheduler is asked
+MUTE_AFTER = 10.0  # seconds that a worker has to find the doorbell before somebody should be told
 ACCOUNTING_GRACE = 10.0  # seconds to wait for the scheduler's word on why a worker died
 SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
 
@@ -62,6 +63,7 @@ class Peer:
     def __init__(self, ref: WorkerRef, outbox: LogReader) -> None:
         self.ref, self.outbox = ref, outbox
         self.caller: Optional[Caller] = None
+        self.ready = 0.0  # when it said that it can take tasks
         self.heard = False
         self.suspect_since = 0.0
 
@@ -82,6 +84,8 @@ class Watch:
         self._run, self._scheduler, self.bell = run, scheduler, bell
         self._idle_timeout = idle_timeout
         self._unexplained: dict[WorkerRef, Ended] = {}  # dead workers whose scheduler knows why
+        self._silent: set[WorkerRef] = set()  # supervisors whose line has broken
+        self._told_mute = False
         self._curious_until = 0.0  # for so long, the scheduler is asked often
         self._needed_all = 0.0  # when it was last so that no worker too many was there or under way
         self._lease_interval = min(LEASE_INTERVAL, orphan_timeout / 4)
@@ -97,8 +101,9 @@ class Watch:
         self._deadline = 0.0  # when the next, harder step of ending is due
         self._steps: list[Callable[[], None]] = []
         events = Events(
-            self.post, self.ring, self.break_, self._element_came, self._element_gone, self._element_timed
-        )
+            self.post, self.ring, self.break_, self._element_came, self._element_gone, self._element_timed,
+            self._was_heard,
+        )  # fmt: skip
         self.allocation = jobs(events)
         self.dispatcher = dispatcher
         self.ended: Callable[[], None] = lambda: None  # called last of all
@@ -171,15 +176,33 @@ class Watch:
         self.dispatcher.pump()
         self.dispatcher.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
         self.allocation.withdraw(self.dispatcher.unneeded())
-        self.allocation.want(self.dispatcher.wanted())
+        self.allocation.shrink(self.dispatcher.max_workers)
+        wanted = self.dispatcher.wanted()
+        self.allocation.want(wanted, self.dispatcher.max_workers)
+        self._make_room(wanted)
         if self._idle_timeout is not None:
-            self._dismiss_idle(now, self._idle_timeout)
+            self._dismiss_idle(now, wanted, self._idle_timeout)
         self._settle_unexplained(now)
         self.allocation.ask()
         if now - self._leased > self._lease_interval:
             self._renew_lease()
         self._mute = any(peer.caller is None for peer in self._peers.values())
-        self._timeout = min(self._look_interval(), self.allocation.patience)
+        if self._mute and self.bell is not None and not self._told_mute:
+            self._tell_who_is_mute(now)
+        self._timeout = min(self._look_interval(sum(wanted.values())), self.allocation.patience)
+
+    def _tell_who_is_mute(self, now: float) -> None:
+        """Say, once, that there is no way to the doorbell for somebody who has had the time to find it."""
+        for peer in self._peers.values():
+            if peer.caller is None and peer.ready and now - peer.ready > MUTE_AFTER:
+                self._told_mute = True
+                log.warning(
+                    "worker %s does not reach the doorbell at %s: what it does is found by looking, later; "
+                    "host= names another address of this machine, doorbell=False skips the attempt",
+                    peer.ref,
+                    self._lease.address,
+                )
+                return
 
     def _wait(self) -> dict[Peer, None]:
         """Sleep until somebody rings or it is time to look; returns who rang, in that order."""
@@ -199,9 +222,11 @@ class Watch:
                 if peer.caller is event.line:
                     peer.caller = None
                     if identity.role == SUPERVISOR:
+                        self._silent.add(peer.ref)
                         self._be_curious()
                 continue
             peer.caller = event.line
+            self._silent.discard(peer.ref)
             if event.opened:
                 event.line.ring(Record(LOOK))  # what was written before there was a line
             if event.record is not None and event.record.kind == LOST:
@@ -209,8 +234,8 @@ class Watch:
             rung[peer] = None
         return rung
 
-    def _look_interval(self) -> float:
-        if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= self.dispatcher.wanted():
+    def _look_interval(self, wanted: int) -> float:
+        if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= wanted:
             return SAFETY_LOOK
         if self._mute:
             return self._pause
@@ -286,7 +311,7 @@ class Watch:
             self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0])
         elif item.kind == RETIRED:
             self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0], leaves=True)
-            self.allocation.retired(ref.supervisor)
+            self._retire(ref.supervisor)
         elif item.kind == READY:
             self._ready(ref, Ready.unpack(item.body))
         elif item.kind == BROKEN:
@@ -311,11 +336,22 @@ class Watch:
 
     def _started(self, ref: WorkerRef, pid: int) -> None:
         if self._peer(ref) is not None:
-            self.dispatcher.joined(ref, Post(str(ref), pid, None, None))
+            self.dispatcher.joined(ref, Post(str(ref), pid, None, None), self.allocation.kind_of(ref.job))
 
     def _ready(self, ref: WorkerRef, ready: Ready) -> None:
         self.allocation.ready(ref.supervisor)
-        self.dispatcher.ready(ref, Post(str(ref), ready.pid, ready.node, ready.job_id))
+        peer = self._peers.get(ref)
+        if peer is not None:
+            peer.ready = time.monotonic()
+        post = Post(str(ref), ready.pid, ready.node, ready.job_id)
+        self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
+        if not self.allocation.serves(ref.supervisor):
+            self.dispatcher.dismiss_all(ref.supervisor)
+
+    def _retire(self, supervisor: WorkerRef) -> None:
+        """The wall time of a job is nearly over: nothing more for any of its workers."""
+        self.dispatcher.dismiss_all(supervisor)
+        self.allocation.retire(supervisor)
 
     def _worker_ended(self, ref: WorkerRef, ended: Ended) -> None:
         self.allocation.worker_ended(ref.supervisor)
@@ -328,6 +364,7 @@ class Watch:
 
     def _settle_unexplained(self, now: float) -> None:
         """What was not explained within the grace is told as far as it is known."""
+        self.allocation.worried = bool(self._silent)
         if self.allocation.urgent and now > self._curious_until:
             self.allocation.urgent = False
             for ref, ended in list(self._unexplained.items()):
@@ -354,6 +391,7 @@ class Watch:
 
     def _element_gone(self, element: Element, status: JobStatus) -> None:
         """A supervisor has ended: so have its workers, or they will in a moment."""
+        self._silent.discard(element.ref)
         self._peer(element.ref)  # it may have come and gone unseen
         peer = self._peers.pop(element.ref, None)
         if peer is not None:
@@ -371,15 +409,27 @@ class Watch:
             self._take(peer, frames)
         peer.outbox.close()
 
-    def _dismiss_idle(self, now: float, timeout: float) -> None:
+    def _make_room(self, wanted: dict[int, int]) -> None:
+        """Where some kind of tasks lacks workers, let those go that another kind has too many of."""
+        if len(wanted) < 2:
+            return
+        surplus = self.allocation.surplus(wanted)
+        short = -sum(min(count, 0) for count in surplus.values())
+        for kind, count in surplus.items() if short else ():
+            self.allocation.cancel_waiting(kind, min(count, short))
+            for supervisor in self.dispatcher.dismiss_surplus(kind, min(count, short)):
+                self.allocation.retire(supervisor)
+
+    def _dismiss_idle(self, now: float, wanted: dict[int, int], timeout: float) -> None:
         """Let jobs go that were idle for so long; take out of the queue what nobody needs."""
         for supervisor in self.dispatcher.dismiss_idle(timeout):
             self.allocation.retire(supervisor)
-        surplus = self.allocation.capacity - self.dispatcher.wanted()
-        if surplus <= 0 or not self._needed_all:
+        surplus = self.allocation.surplus(wanted)
+        if max(surplus.values(), default=0) <= 0 or not self._needed_all:
             self._needed_all = now
         elif now - self._needed_all > timeout:
-            self.allocation.cancel_waiting(surplus)
+            for kind, count in surplus.items():
+                self.allocation.cancel_waiting(kind, count)
 
     # -- chores ---------------------------------------------------------------------------------
 
@@ -426,11 +476,11 @@ class Watch:
 
     def _dismiss(self) -> None:
         self.allocation.let_go()
-        self.allocation.cancel_silent(self._was_heard)
+        self.allocation.cancel_silent()
 
     def _stop(self) -> None:
         self.allocation.stop()
-        self.allocation.cancel_silent(self._was_heard)
+        self.allocation.cancel_silent()
 
     def _was_heard(self, ref: WorkerRef) -> bool:
         peer = self._peers.get(ref)
@@ -442,6 +492,7 @@ class Watch:
         for element in list(self.allocation.elements.values()):
             del self.allocation.elements[element.ref]
             self._element_gone(element, element.status)
+        self.allocation.give_up()
 
     def _close(self) -> None:
         # Outcomes that were read in a turn that failed, or by the last step of ending, are no less valid.

@@ -276,9 +276,10 @@ class Worker:
     def _too_late_for(self, job: Job) -> bool:
         """Whether the wall time will probably be over before `job` is; if so, hand it back and retire.
 
-        A worker's first task is always run: a longer time than all of its wall time no other one has either.
+        The first task of a worker that began with its job is always run: no other one has more time.
         """
-        if not self._done or time.monotonic() + job.expected + RESERVE < self.ends:
+        first = not self._done and not self.ref.generation
+        if first or time.monotonic() + job.expected + RESERVE < self.ends:
             return False
         self._leaving, self._rests_as = True, RETIRES
         self._hand_back(RETIRED, 1)

@@ -25,7 +25,8 @@ LAYERS = (
     {"pipeline", "progress", "report"},
     {"executor", "local", "session", "slurm", "torque"},
     {"allocation", "clerk", "dispatch", "doorbell"}
-    | {"futures", "journal", "obituary", "pace", "queued", "roster", "taskjobs", "waiting", "watch"},
+    | {"futures", "journal", "obituary", "pace", "queued", "roster"}
+    | {"submissions", "taskjobs", "waiting", "watch"},
     {"bootstrap", "context", "functions", "schedulers", "supervisor", "worker"},
     {"line", "link", "logs", "memory", "records", "share", "specification", "spool", "wire", "writer"}
     | {"capture", "faults", "mainspace", "payload", "picklers"}

@@ -10,10 +10,31 @@ from pathlib import Path
 
 import pytest
 
-from clusterfutures.errors import TaskKilled, TaskTimeout, WorkerLost
-from clusterfutures.obituary import TAIL_BYTES, TAIL_LINES, Post, signal_name, tail, worker_lost
-from clusterfutures.records import ASKED, OWN, TIMED_OUT, Ended
+from clusterfutures.errors import (
+    JobCancelled,
+    NodeFailed,
+    OutOfMemory,
+    Preempted,
+    TaskKilled,
+    TaskTimeout,
+    TimeLimitReached,
+    WorkerLost,
+)
+from clusterfutures.obituary import (
+    BY_REASON,
+    BY_STATE,
+    TAIL_BYTES,
+    TAIL_LINES,
+    UNSEEN,
+    Post,
+    signal_name,
+    tail,
+    worker_lost,
+)
+from clusterfutures.records import ASKED, MEMORY, OWN, SITE, TIMED_OUT, Ended
+from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.states import JobState
 
 REF = WorkerRef(2, 0, 0, 1, 3)
 POST = Post(str(REF), 4711, "node7", "123_4")
@@ -75,13 +96,14 @@ def test_nobody_saw_how(run_directory: RunDirectory) -> None:
     assert "pid None" not in str(error)
 
 
-@pytest.mark.parametrize(
-    ("reason", "kind", "words"),
-    [
-        (ASKED, TaskKilled, "killed on request"),
-        (TIMED_OUT, TaskTimeout, "longer than its timeout"),
-    ],
-)
+OWN_REASONS = [
+    (ASKED, TaskKilled, "killed on request"),
+    (TIMED_OUT, TaskTimeout, "longer than its timeout"),
+    (MEMORY, OutOfMemory, "reached its memory limit; ask for more mem"),
+]
+
+
+@pytest.mark.parametrize(("reason", "kind", "words"), OWN_REASONS)
 def test_why_we_ended_it(
     run_directory: RunDirectory, reason: int, kind: type[WorkerLost], words: str
 ) -> None:
@@ -106,6 +128,103 @@ def test_the_error_travels(run_directory: RunDirectory) -> None:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error)
         assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+# ---- what the scheduler says --------------------------------------------------------------------
+
+STATES = [
+    (JobState.OUT_OF_MEMORY, OutOfMemory, "ask for more mem"),
+    (JobState.TIMEOUT, TimeLimitReached, "ask for more time"),
+    (JobState.NODE_FAILED, NodeFailed, "its node failed"),
+    (JobState.PREEMPTED, Preempted, "preempted"),
+    (JobState.CANCELLED, JobCancelled, "not by this program"),
+]
+BY_SITE = Ended(1, 3, 15, 6, SITE)
+
+
+def test_every_cause_has_a_test() -> None:
+    assert {reason for reason, _, _ in OWN_REASONS} == set(BY_REASON)
+    assert {state for state, _, _ in STATES} == set(BY_STATE)
+
+
+@pytest.mark.parametrize("ended", [None, BY_SITE, Ended(1, 3, 9, 6, OWN)], ids=["unseen", "site", "own"])
+@pytest.mark.parametrize(("state", "kind", "words"), STATES)
+def test_the_scheduler_knows_why(
+    run_directory: RunDirectory, state: JobState, kind: type[WorkerLost], words: str, ended: Ended | None
+) -> None:
+    error = worker_lost(run_directory, REF, POST, ended, 5, JobStatus(state, text="WORD by 7"))
+    assert type(error) is kind
+    assert error.state == "WORD by 7"
+    for expected in (words, "WORD by 7", "task 5", "123_4", "node7"):
+        assert expected in str(error)
+    assert error.signal == (None if ended is None else signal_name(ended.status))
+
+
+@pytest.mark.parametrize(("reason", "kind", "words"), OWN_REASONS)
+def test_our_own_reason_goes_before_the_schedulers(
+    run_directory: RunDirectory, reason: int, kind: type[WorkerLost], words: str
+) -> None:
+    status = JobStatus(JobState.CANCELLED, text="CANCELLED by 7")
+    error = worker_lost(run_directory, REF, POST, Ended(1, 3, 9, 6, reason), 5, status)
+    assert type(error) is kind
+    assert words in str(error)
+    assert error.state == "CANCELLED by 7", "and that is known all the same"
+
+
+def test_a_scheduler_of_few_words(run_directory: RunDirectory) -> None:
+    error = worker_lost(run_directory, REF, POST, None, 5, JobStatus(JobState.TIMEOUT))
+    assert error.state == JobState.TIMEOUT.value
+
+
+def test_an_end_by_the_site_of_which_the_scheduler_does_not_say_why(run_directory: RunDirectory) -> None:
+    error = worker_lost(run_directory, REF, POST, BY_SITE, 5)
+    assert type(error) is WorkerLost
+    assert "told to end, and the scheduler does not say why" in str(error)
+    assert error.signal == "SIGTERM"
+    assert error.state is None
+
+
+@pytest.mark.parametrize(
+    ("status", "signal", "exit_code"),
+    [
+        (JobStatus(JobState.FAILED, signal=7, text="FAILED"), "SIGBUS", None),
+        (JobStatus(JobState.FAILED, exit_code=3, text="FAILED"), None, 3),
+        (JobStatus(JobState.COMPLETED, exit_code=0, text="COMPLETED"), None, 0),
+        (JobStatus(JobState.UNKNOWN, text="not known for 60 s"), None, None),
+    ],
+)
+def test_an_end_that_only_the_scheduler_saw(
+    run_directory: RunDirectory, status: JobStatus, signal: str | None, exit_code: int | None
+) -> None:
+    error = worker_lost(run_directory, REF, POST, None, 5, status)
+    assert type(error) is WorkerLost
+    assert (error.signal, error.exit_code, error.state) == (signal, exit_code, status.text)
+    assert UNSEEN in str(error)
+    assert status.text in str(error)
+
+
+def test_how_the_worker_ended_goes_before_how_its_job_did(run_directory: RunDirectory) -> None:
+    status = JobStatus(JobState.FAILED, exit_code=1, text="FAILED")
+    error = worker_lost(run_directory, REF, POST, Ended(1, 3, 11, 6, OWN), 5, status)
+    assert (error.signal, error.exit_code, error.state) == ("SIGSEGV", None, "FAILED")
+    assert "killed by SIGSEGV" in str(error)
+
+
+def test_a_node_that_only_the_scheduler_knows(run_directory: RunDirectory) -> None:
+    status = JobStatus(JobState.NODE_FAILED, node="n13", text="NODE_FAIL")
+    unknown = Post(str(REF), None, None, None)
+    error = worker_lost(run_directory, REF, unknown, None, 5, status)
+    assert error.node == "n13"
+    assert "None" not in str(error)
+    assert worker_lost(run_directory, REF, POST, None, 5, status).node == "node7", "it said so itself"
+
+
+def test_what_the_scheduler_said_travels(run_directory: RunDirectory) -> None:
+    for state, kind, _ in STATES:
+        error = worker_lost(run_directory, REF, POST, BY_SITE, 5, JobStatus(state, text="WORD"))
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is kind
         assert vars(again) == vars(error)
 
 

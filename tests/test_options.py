@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import math
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -13,16 +14,24 @@ import pytest
 
 from clusterfutures.errors import OptionError
 from clusterfutures.options import (
+    CLUSTER_OPTIONS,
     EXECUTOR_OPTIONS,
+    IDLE_TIMEOUT,
     TASK_OPTIONS,
     ExecutorOptions,
     check_executor,
     task_option,
 )
+from clusterfutures.resources import known_names
+from clusterfutures.specification import SLOTS
 
 
 def check(**options: Any) -> ExecutorOptions:
     return check_executor(options, 1, None)
+
+
+def check_cluster(**options: Any) -> ExecutorOptions:
+    return check_executor(options, 1, None, cluster=True)
 
 
 def test_defaults() -> None:
@@ -202,6 +211,119 @@ def test_the_callers_environment_is_not_kept() -> None:
     found = check(env=given).env
     given["A"] = "2"
     assert found == {"A": "1"}
+
+
+# ---- options of clusters ------------------------------------------------------------------------
+
+
+def test_defaults_of_a_cluster() -> None:
+    assert check_cluster() == check()._replace(idle_timeout=IDLE_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("arrays", False, False),
+        ("host", "login-3.cluster", "login-3.cluster"),
+        ("host", "10.0.0.1", "10.0.0.1"),
+        ("host", None, None),
+        ("idle_timeout", 5, 5.0),
+        ("idle_timeout", timedelta(minutes=2), 120.0),
+        ("idle_timeout", None, None),
+        ("job_per_task", True, True),
+        ("max_queued", None, math.inf),
+        ("workers_per_job", 16, 16),
+        ("workers_per_job", np.int64(7), 7),
+        ("workers_per_job", SLOTS, SLOTS),
+    ],
+)
+def test_accepted_for_a_cluster(name: str, given: Any, expected: Any) -> None:
+    found = getattr(check_cluster(**{name: given}), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("given", [1, np.int16(300)])
+def test_how_many_may_be_queued(given: Any) -> None:
+    assert check_cluster(job_per_task=True, max_queued=given).max_queued == given
+
+
+REFUSED_FOR_A_CLUSTER = [
+    ("arrays", "no", "True or False"),
+    ("arrays", None, "True or False"),
+    ("host", "", "a name or an address"),
+    ("host", 5, "a name or an address"),
+    ("host", "a\nb", "a name or an address"),
+    ("host", "a b", "a name or an address"),
+    ("idle_timeout", 0, "seconds above 0"),
+    ("idle_timeout", "5m", "seconds above 0"),
+    ("job_per_task", 1, "True or False"),
+    ("max_queued", 0, "greater than 0"),
+    ("max_queued", "many", "an integer"),
+    ("workers_per_job", 0, "greater than 0"),
+    ("workers_per_job", "4", "an integer"),
+    ("workers_per_job", 1.5, "an integer"),
+    ("workers_per_job", True, "an integer"),
+    ("workers_per_job", SLOTS + 1, f"at most {SLOTS}"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "words"), REFUSED_FOR_A_CLUSTER)
+def test_refused_for_a_cluster(name: str, given: Any, words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{words}"):
+        check_cluster(**{name: given})
+
+
+def test_every_option_of_a_cluster_is_refused_by_some_test() -> None:
+    assert {name for name, _, _ in REFUSED_FOR_A_CLUSTER} == set(CLUSTER_OPTIONS)
+
+
+def test_what_describes_a_job_is_checked_as_well() -> None:
+    found = check_cluster(time="1h", mem="2G", cpus_per_task=4, setup="true")
+    assert found.resources == {"time": 3600, "mem": 2 << 30, "cores": 4}
+    assert found.setup == ["true"]
+    with pytest.raises(OptionError, match="^mem must be"):
+        check_cluster(mem="much")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("partitoin", "partition"), ("idle_timout", "idle_timeout"), ("kep", "keep")]
+)
+def test_a_near_miss_is_told_of_all_options_of_a_cluster(wrong: str, right: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown option '{wrong}'; did you mean '{right}'"):
+        check_cluster(**{wrong: 1})
+
+
+@pytest.mark.parametrize("name", [*CLUSTER_OPTIONS, "partition", "mem"])
+def test_one_machine_has_no_options_of_clusters(name: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown option '{name}'"):
+        check(**{name: 1})
+
+
+def test_names_mean_one_thing() -> None:
+    assert not set(known_names()) & {*EXECUTOR_OPTIONS, *CLUSTER_OPTIONS}
+
+
+def test_other_names_that_slurm_has() -> None:
+    assert check_cluster(export={"A": "1"}, workdir="/") == check_cluster(env={"A": "1"}, cwd="/")
+
+
+@pytest.mark.parametrize("names", [("export", "env"), ("env", "export")])
+def test_one_option_by_two_names(names: tuple[str, str]) -> None:
+    first, second = names
+    with pytest.raises(OptionError, match="are the same option") as caught:
+        check_cluster(**{first: {}, second: {}})
+    assert "export" in str(caught.value)
+    assert "env" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"job_per_task": True, "workers_per_job": 2}, {"max_queued": 5}], ids=lambda given: "+".join(given)
+)
+def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="job_per_task") as caught:
+        check_cluster(**options)
+    assert all(name in str(caught.value) for name in options)
 
 
 # ---- options of single tasks --------------------------------------------------------------------

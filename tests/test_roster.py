@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from clusterfutures import logs, payload, roster
-from clusterfutures.dispatch import Dispatcher
-from clusterfutures.errors import TaskKilled, TaskTimeout, WorkerLost
+from clusterfutures import dispatch, logs, payload, roster
+from clusterfutures.dispatch import FREE_RERUNS, Dispatcher
+from clusterfutures.errors import NodeFailed, Preempted, TaskKilled, TaskTimeout, WorkerLost
 from clusterfutures.futures import ClusterFuture
 from clusterfutures.journal import Policy, Run
 from clusterfutures.logs import Location, LogWriter
@@ -28,17 +28,23 @@ from clusterfutures.records import (
     ASSIGN,
     CALL,
     GIVEN,
+    LEAVE,
     OUTCOME_HEAD,
     OWN,
     RECALL,
     RETURNED_VALUE,
+    SECONDS,
+    SITE,
+    TIME_LEFT,
     TIMED_OUT,
     Assign,
     Cost,
     Ended,
 )
-from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, Roster, without
+from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, Roster, share_out, without
+from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.states import JobState
 
 PLACE = Location(0, 0, 10)
 COST = Cost(1e-6, 0.0, 0, 0, 0, 0, 0)
@@ -58,7 +64,7 @@ class Sink:
 
 
 class Clock:
-    """Stands in for `time` in the roster."""
+    """Stands in for `time` in the roster and the dispatcher."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -71,6 +77,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(roster, "time", clock)
+    monkeypatch.setattr(dispatch, "time", clock)
     return clock
 
 
@@ -446,13 +453,15 @@ class Histories(RuleBasedStateMachine):
         ready = [m for m in self.table.roster.active() if not m.recalled]
         idle = [m for m in ready if not m.assigned and self.may_take(m)]
         bundles = self.table.roster.deal()
-        taken: list[int] = []
+        taken = 0
         for bundle in bundles:
             self.check(bundle)
             self.dropped += bundle.cancelled
-            taken += sorted(numbers(bundle.runs) + bundle.cancelled)
-        assert taken == before[: len(taken)], "first come, first served"
-        if len(taken) < len(before):
+            first, taken = taken, taken + len(numbers(bundle.runs)) + len(bundle.cancelled)
+            mine = before[first:taken]
+            assert sorted(mine) == sorted(numbers(bundle.runs) + bundle.cancelled), "first come, first served"
+            assert numbers(bundle.runs) == [n for n in mine if n not in bundle.cancelled]
+        if taken < len(before):
             assert all(m.assigned or m in [b.member for b in bundles] for m in idle)
 
     def may_take(self, member: Member) -> bool:
@@ -519,7 +528,7 @@ class Histories(RuleBasedStateMachine):
     def every_task_is_in_one_place(self) -> None:
         places = place_of_each(self.table.roster) + self.done + self.dropped + self.lost
         assert sorted(places) == list(range(self.table.next))
-        assert self.table.roster._tasks == len(numbers(self.table.roster.pending))
+        assert self.table.roster.waiting() == {0: len(numbers(self.table.roster.pending))}
 
 
 Histories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
@@ -534,20 +543,29 @@ class Driver:
 
     def __init__(self, directory: Path) -> None:
         self.run = RunDirectory(str(directory), shared=False)
-        self.dispatcher = Dispatcher(self.run, 8, 0, lambda ref, inbox: None, lambda: None)
+        self.dispatcher = Dispatcher(self.run, 8, 0, False, lambda ref, inbox: None, lambda: None)
         self.function = self.dispatcher.journal.function(len)
 
     def submit(self, count: int, **policy: float) -> list[ClusterFuture[Any]]:
         chosen = Policy(**policy)  # type: ignore[arg-type]
         return [self.dispatcher.add(CALL, self.function, b"\x80", [], chosen) for _ in range(count)]
 
-    def join(self, number: int) -> WorkerRef:
-        ref = worker(number)
+    def join(self, number: int, job: int = 0, kind: int = 0) -> WorkerRef:
+        ref = worker(number)._replace(job=job)
         post = Post(str(ref), 4711, "node", "job")
         self.run.make_home(ref)
-        self.dispatcher.joined(ref, post)
-        self.dispatcher.ready(ref, post)
+        self.dispatcher.joined(ref, post, kind)
+        self.dispatcher.ready(ref, post, kind)
         return ref
+
+    def told(self, ref: WorkerRef) -> list[int]:
+        """The kinds of all records that were written to a worker."""
+        return [kind for kind, _ in self.run.inbox_reader(ref).read()]
+
+    def time_left(self, ref: WorkerRef) -> list[float]:
+        """What the worker was told of its wall time."""
+        frames = self.run.inbox_reader(ref).read()
+        return [SECONDS.unpack(body)[0] for kind, body in frames if kind == TIME_LEFT]
 
     def assigned(self, ref: WorkerRef) -> list[tuple[int, int]]:
         """Every task that the worker was ever assigned, with its attempt."""
@@ -712,3 +730,237 @@ def test_who_is_uneven_is_asked_to_hand_back(driver: Driver, clock: Clock) -> No
     driver.dispatcher.returned(ref, 3)
     driver.dispatcher.pump()
     assert driver.assigned(second)[0][0] == futures[1].task
+
+
+# ---- what the site does -------------------------------------------------------------------------
+
+PREEMPTED = JobStatus(JobState.PREEMPTED, text="PREEMPTED")
+NODE_FAILED = JobStatus(JobState.NODE_FAILED, text="NODE_FAIL")
+
+
+def lose(driver: Driver, attempt: int, status: JobStatus | None, ended: Ended | None = None) -> None:
+    """A new worker is given task 0 and is lost with it."""
+    ref = driver.join(attempt)
+    driver.dispatcher.pump()
+    assert driver.assigned(ref) == [(0, attempt)]
+    driver.dispatcher.ended(ref, ended, 0, status)
+
+
+def test_what_the_site_plans_is_free_of_charge(driver: Driver) -> None:
+    [future] = driver.submit(1)
+    for attempt in range(FREE_RERUNS):
+        lose(driver, attempt, PREEMPTED)
+        assert not future.done()
+    assert driver.dispatcher.unfinished == 1
+    ref = driver.join(FREE_RERUNS)
+    assert driver.serve(ref, 1) == [(0, FREE_RERUNS)]
+    assert future.result(10) == 0
+    assert future.attempt == FREE_RERUNS
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_even_what_is_free_has_an_end(driver: Driver, retries: int) -> None:
+    [future] = driver.submit(1, retries=retries)
+    for attempt in range(FREE_RERUNS + retries):
+        lose(driver, attempt, PREEMPTED)
+        assert not future.done()
+    lose(driver, FREE_RERUNS + retries, PREEMPTED)
+    assert isinstance(future.exception(10), Preempted)
+    assert future.attempt == FREE_RERUNS + retries
+
+
+def test_free_attempts_and_charged_ones_are_counted_apart(driver: Driver) -> None:
+    [future] = driver.submit(1, retries=2)
+    for attempt, status in enumerate([PREEMPTED, None, PREEMPTED, NODE_FAILED, PREEMPTED]):
+        lose(driver, attempt, status)
+        assert not future.done()
+    lose(driver, 5, NODE_FAILED)
+    assert isinstance(future.exception(10), NodeFailed)
+
+
+def test_what_the_site_does_not_plan_is_charged(driver: Driver) -> None:
+    [future] = driver.submit(1)
+    lose(driver, 0, NODE_FAILED)
+    assert isinstance(future.exception(10), NodeFailed)
+
+
+def test_what_was_killed_on_request_is_not_run_again_at_no_charge(driver: Driver) -> None:
+    [future] = driver.submit(1)
+    lose(driver, 0, PREEMPTED, killed(0, ASKED))
+    assert type(future.exception(10)) is TaskKilled
+
+
+def test_a_dead_worker_waits_for_its_reason_and_gets_nothing(driver: Driver) -> None:
+    ref = driver.join(0)
+    futures = driver.load(ref, 2)
+    driver.dispatcher.excuse(ref)
+    driver.dispatcher.excuse(worker(9))
+    assert driver.dispatcher.active_workers() == 0
+    before = driver.told(ref)
+    driver.submit(1)
+    driver.dispatcher.pump()
+    driver.dispatcher.dismiss(0)
+    assert driver.told(ref) == before
+    assert not any(future.done() for future in futures)
+    culprit = futures[0].task
+    assert culprit is not None
+    driver.dispatcher.ended(ref, killed(culprit, SITE), culprit, PREEMPTED)
+    assert not futures[0].done(), "run again"
+    assert driver.serve(driver.join(1), 3)[0] == (culprit, 1)
+    assert [future.result(10) for future in futures] == [future.task for future in futures]
+
+
+# ---- the end of the wall time -------------------------------------------------------------------
+
+
+def test_who_hands_back_and_leaves_gets_nothing_more(driver: Driver) -> None:
+    ref = driver.join(0)
+    futures = driver.load(ref, 4)
+    driver.dispatcher.returned(ref, 3, leaves=True)
+    before = driver.told(ref)
+    driver.dispatcher.pump()
+    driver.dispatcher.dismiss(0)
+    assert driver.told(ref) == before, "it leaves already"
+    assert driver.dispatcher.active_workers() == 0
+    second = driver.join(1)
+    assert driver.serve(second, 3) == [(future.task, 0) for future in futures[1:]]
+    first = futures[0].task
+    assert first is not None
+    driver.finish(ref, first)
+    assert [future.result(10) for future in futures] == [future.task for future in futures]
+    assert driver.dispatcher.unfinished == 0
+
+
+def test_what_it_was_given_while_it_said_so_is_not_lost(driver: Driver) -> None:
+    """It counts from the end of what it has read; what came later is found when it has left."""
+    ref = driver.join(0)
+    futures = driver.load(ref, 4)
+    late = driver.submit(2)
+    driver.dispatcher.pump()
+    driver.dispatcher.pump()
+    driver.dispatcher.returned(ref, 4, leaves=True)
+    driver.dispatcher.ended(ref, Ended(0, 0, 0, 0, OWN), None)
+    second = driver.join(1)
+    served = driver.serve(second, 6)
+    assert sorted(served) == [(future.task, 0) for future in (*futures, *late)]
+    assert driver.dispatcher.unfinished == 0
+
+
+def test_workers_are_told_how_long_they_have(driver: Driver, clock: Clock) -> None:
+    """As a duration, each from the moment when it is told."""
+    first, other = driver.join(0), driver.join(0, job=1)
+    driver.dispatcher.set_end(first.supervisor, clock.now + 600)
+    assert driver.time_left(first) == [600]
+    clock.now += 50
+    second = driver.join(1)
+    assert driver.time_left(second) == [550]
+    driver.dispatcher.set_end(first.supervisor, clock.now + 100)
+    assert driver.time_left(first) == [600, 100]
+    assert driver.time_left(second) == [550, 100]
+    driver.dispatcher.forget(first.supervisor)
+    assert driver.time_left(driver.join(2)) == []
+    assert driver.time_left(other) == []
+
+
+def test_one_that_is_not_ready_is_told_when_it_is(driver: Driver, clock: Clock) -> None:
+    ref = worker(0)
+    post = Post(str(ref), None, None, None)
+    driver.run.make_home(ref)
+    driver.dispatcher.joined(ref, post)
+    driver.dispatcher.set_end(ref.supervisor, clock.now + 600)
+    clock.now += 10
+    driver.dispatcher.ready(ref, post)
+    assert driver.time_left(ref)[-1] == 590
+
+
+# ---- who is idle --------------------------------------------------------------------------------
+
+
+def test_jobs_that_are_idle_for_long_are_let_go(driver: Driver, clock: Clock) -> None:
+    idle = [driver.join(0), driver.join(1)]
+    busy = driver.join(0, job=1)
+    driver.dispatcher.demand(3)
+    assert driver.dispatcher.wanted() == {0: 3}
+    driver.submit(3)
+    driver.dispatcher.pump()
+    clock.now += 100
+    for ref in idle:
+        driver.finish(ref, driver.assigned(ref)[0][0])
+    assert driver.dispatcher.dismiss_idle(60) == []
+    clock.now += 61
+    assert driver.dispatcher.dismiss_idle(60) == [WorkerRef(0)]
+    assert [driver.told(ref)[-1] for ref in idle] == [LEAVE, LEAVE]
+    assert LEAVE not in driver.told(busy)
+    assert driver.dispatcher.wanted() == {0: 1}, "what was asked for in advance was not needed"
+    assert driver.dispatcher.active_workers() == 1
+    assert driver.dispatcher.dismiss_idle(60) == [], "once"
+    driver.finish(busy, driver.assigned(busy)[0][0])
+    clock.now += 61
+    assert driver.dispatcher.dismiss_idle(60) == [busy.supervisor]
+
+
+def test_a_job_with_one_busy_worker_stays(driver: Driver, clock: Clock) -> None:
+    driver.join(0)
+    driver.join(1)
+    driver.submit(1)
+    driver.dispatcher.pump()
+    clock.now += 1000
+    assert driver.dispatcher.dismiss_idle(60) == []
+
+
+def test_a_worker_that_has_just_come_is_not_idle_for_long(driver: Driver, clock: Clock) -> None:
+    clock.now += 1000
+    ref = driver.join(0)
+    assert driver.dispatcher.dismiss_idle(60) == []
+    clock.now += 61
+    assert driver.dispatcher.dismiss_idle(60) == [ref.supervisor]
+
+
+def test_while_there_is_something_to_do_nobody_is_let_go(driver: Driver, clock: Clock) -> None:
+    ref = driver.join(0)
+    clock.now += 1000
+    driver.submit(1)
+    driver.dispatcher.flush()
+    assert driver.dispatcher.dismiss_idle(60) == []
+    driver.dispatcher.pump()
+    assert driver.assigned(ref) == [(0, 0)]
+
+
+# ---- workers of several kinds -------------------------------------------------------------------
+
+
+def test_tasks_are_for_workers_of_their_kind(driver: Driver) -> None:
+    large = driver.dispatcher.new_kind()
+    plain = driver.join(0)
+    [first] = driver.submit(1, kind=large)
+    driver.dispatcher.pump()
+    assert driver.assigned(plain) == []
+    assert driver.dispatcher.wanted() == {0: 0, large: 1}
+    [second] = driver.submit(1)
+    assert driver.serve(plain, 1) == [(second.task, 0)]
+    assert driver.serve(driver.join(0, job=1, kind=large), 1) == [(first.task, 0)]
+
+
+def test_who_waits_for_another_kind_is_idle_all_the_same(driver: Driver, clock: Clock) -> None:
+    """The other kind's job may lie in the queue for hours."""
+    ref = driver.join(0)
+    driver.submit(1, kind=driver.dispatcher.new_kind())
+    driver.dispatcher.pump()
+    clock.now += 61
+    assert driver.dispatcher.dismiss_idle(60) == [ref.supervisor]
+
+
+@given(
+    wanted=st.dictionaries(st.integers(0, 9), st.integers(0, 30), max_size=6),
+    most=st.integers(0, 60),
+)
+def test_shares_are_fair(wanted: dict[int, int], most: int) -> None:
+    shares = share_out(wanted, most)
+    assert set(shares) == set(wanted)
+    assert all(0 <= shares[kind] <= wanted[kind] for kind in wanted), "nobody gets what it does not want"
+    assert sum(shares.values()) == min(most, sum(wanted.values())), "and nothing is left over"
+    hungry = [kind for kind in wanted if wanted[kind]]
+    if most >= len(hungry):
+        assert all(shares[kind] for kind in hungry), "nobody starves"
+    short = [kind for kind in wanted if shares[kind] < wanted[kind]]
+    assert all(shares[kind] >= most // len(hungry) for kind in short)

@@ -15,7 +15,7 @@ import pytest
 
 from clusterfutures.errors import SubmissionError
 from clusterfutures.schedulers import local
-from clusterfutures.schedulers.base import INDEX, JobRequest, JobStatus
+from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, JobStatus
 from clusterfutures.schedulers.local import LocalScheduler
 from clusterfutures.states import JobState
 from tests.support import wait_until
@@ -79,6 +79,15 @@ def test_only_a_whole_part_is_the_index(scheduler: LocalScheduler, tmp_path: Pat
         assert end_of(scheduler, job).state is JobState.COMPLETED
     for index in range(3):
         assert told(tmp_path, str(index))[0] == [str(index), f"/run {INDEX}/x", "{index"]
+
+
+def test_an_element_is_never_started_again_and_its_id_is_its_own(
+    scheduler: LocalScheduler, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-c", TELL, "told", RESTART, JOB_ID, f"{RESTART}{JOB_ID}"]
+    [job] = scheduler.submit(request(tmp_path, argv, cwd=str(tmp_path)))
+    end_of(scheduler, job)
+    assert told(tmp_path)[0] == ["0", "", f"{RESTART}{JOB_ID}"]
 
 
 def test_the_environment_is_changed_and_ours_is_not(
@@ -164,6 +173,52 @@ def test_what_it_prints_is_in_its_log(scheduler: LocalScheduler, tmp_path: Path)
         end_of(scheduler, job)
     assert (tmp_path / "0.log").read_text() == f"out {INDEX}\nerr\n"
     assert (tmp_path / "1.log").exists()
+
+
+def test_a_log_below_a_directory_that_is_called_as_the_index(
+    scheduler: LocalScheduler, tmp_path: Path
+) -> None:
+    directory = tmp_path / INDEX
+    directory.mkdir()
+    jobs = scheduler.submit(request(directory, ["/bin/sh", "-c", "echo out"], elements=2))
+    for job in jobs:
+        end_of(scheduler, job)
+    assert sorted(path.name for path in directory.iterdir()) == ["0.log", "1.log"]
+
+
+@pytest.mark.parametrize("setup", ["", "CF_SETUP=done\nexport CF_SETUP"])
+def test_what_is_explained_does_the_same(
+    scheduler: LocalScheduler, hostile_tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setup: str
+) -> None:
+    monkeypatch.setenv("CF_GONE", "gone")
+    argv = [sys.executable, "-c", TELL, "told", HOSTILE, INDEX, RESTART, JOB_ID]
+    changes = {"CF_NEW": HOSTILE, "CF_GONE": None, "CF_EMPTY": ""}
+    asked = request(hostile_tmp_path, argv, setup=setup, environment=changes, cwd=str(hostile_tmp_path))
+    command = scheduler.explain(asked)
+    assert not scheduler._processes, "nothing is started"
+    subprocess.run(["/bin/sh", "-c", command], check=True, stdin=subprocess.DEVNULL, timeout=30)
+    words, environment, _, _ = told(hostile_tmp_path)
+    assert words == [HOSTILE, "0", "0", ""]
+    assert (environment["CF_NEW"], environment["CF_EMPTY"]) == (HOSTILE, "")
+    assert "CF_GONE" not in environment
+    assert environment.get("CF_SETUP") == ("done" if setup else None)
+
+
+def test_what_is_explained_names_the_working_directory(
+    scheduler: LocalScheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = scheduler.explain(request(tmp_path, ["/bin/pwd"]))
+    done = subprocess.run(command, shell=True, check=True, cwd="/", capture_output=True, text=True, timeout=30)
+    assert done.stdout.strip() == str(tmp_path)
+
+
+def test_whether_it_could_be_started(scheduler: LocalScheduler, tmp_path: Path) -> None:
+    assert sys.executable in scheduler.test_only(request(tmp_path, [sys.executable, "-c", "1 / 0"]))
+    assert not scheduler._processes, "nothing is started"
+    with pytest.raises(SubmissionError, match="/nowhere/python3") as caught:
+        scheduler.test_only(request(tmp_path, ["/nowhere/python3", "x"]))
+    assert caught.value.command == ["/nowhere/python3", "x"]
 
 
 def test_an_interpreter_that_is_missing(scheduler: LocalScheduler, tmp_path: Path) -> None:

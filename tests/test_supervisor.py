@@ -14,7 +14,7 @@ import pytest
 
 from clusterfutures import bootstrap
 from clusterfutures.logs import frame
-from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, SITE, STARTED, STOP, TIMED_OUT, Ended
+from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, SITE, STAR, STARTED, STOP, TIMED_OUT, Ended
 from clusterfutures.spool import WorkerRef
 from clusterfutures.supervisor import Child, Supervisor
 from clusterfutures.worker import RUNS, Marker
@@ -120,6 +120,72 @@ def test_what_a_task_started_does_not_outlive_it(site: Site) -> None:
     os.kill(pid, signal.SIGKILL)
     site.ended(1)
     wait_until(lambda: gone(child), describe=site.state)
+
+
+def test_workers_that_retire_are_not_replaced(site: Site) -> None:
+    site.start(workers=3)
+    for number in range(2):
+        ref = slot(number)
+        site.assign(site.tasks.double, number, ref=ref)
+        site.time_left(1.0, ref)
+        site.assign(site.tasks.double, number, ref=ref)
+    assert sorted(one.slot for one in site.ended(2)) == [0, 1]
+    site.assign(site.tasks.double, 21, ref=slot(2))
+    assert site.outcomes(1, slot(2))[0][2] == 42
+    site.kill(ref=slot(2))
+    site.ready(slot(0, 1))
+    assert len(site.started(4)) == 4, "only the one that was killed"
+    assert GAVE_UP not in [kind for kind, _ in site.hear(SUPERVISOR)]
+
+
+def test_retiring_after_nobody_is_wanted_is_the_end(site: Site) -> None:
+    site.start(workers=2)
+    gates = [site.gate(name) for name in ("a", "b")]
+    for number, gate in enumerate(gates):
+        site.assign(site.tasks.wait_for, gate, ref=slot(number))
+        site.running(gate)
+        site.time_left(1.0, slot(number))
+        site.assign(site.tasks.double, 1, ref=slot(number))
+    site.want(0)
+    for gate in gates:
+        site.open(gate)
+    assert site.exit_code() == 0
+
+
+# ---- sharing a machine --------------------------------------------------------------------------
+
+
+def test_workers_of_one_job_share_its_cpus(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    ours = sorted(os.sched_getaffinity(0))
+    site.start(workers=2, slots=2, cores=3)
+    cpus: list[set[int]] = []
+    for number in (0, 1):
+        ref = slot(number)
+        site.assign(os.sched_getaffinity, 0, ref=ref)
+        site.assign(os.getenv, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", ref=ref)
+        found = [value for _, _, value in site.outcomes(4, ref)]
+        cpus.append(found[0])
+        assert found[1:] == ["3", "7", ("4,5", "6,7")[number]]
+    if len(ours) > 1:
+        assert not cpus[0] & cpus[1]
+        assert len(cpus[0]) == len(cpus[1]) == len(ours) // 2
+        assert cpus[0] | cpus[1] <= set(ours)
+    else:
+        assert cpus == [set(ours)] * 2
+    site.kill(ref=slot(1))
+    again = slot(1, 1)
+    site.assign(os.sched_getaffinity, 0, ref=again)
+    assert site.outcomes(1, again)[0][2] == cpus[1], "who comes in its place has its place"
+
+
+def test_workers_of_a_machine_of_ones_own_share_nothing(site: Site) -> None:
+    site.start(workers=2)
+    for number in (0, 1):
+        site.assign(os.sched_getaffinity, 0, ref=slot(number))
+        assert site.outcomes(1, slot(number))[0][2] == os.sched_getaffinity(0)
 
 
 # ---- killing ------------------------------------------------------------------------------------
@@ -291,6 +357,64 @@ def test_orphans_that_are_to_be_killed(site: Site) -> None:
     site.running(gate)
     assert site.exit_code() == 0
     assert (site.ended(1)[0].task, site.ended(1)[0].reason) == (culprit + 1, ASKED)
+
+
+# ---- signals of the scheduler -------------------------------------------------------------------
+
+
+def send(site: Site, number: int) -> None:
+    """What a scheduler does: to the job's first process, and to no other."""
+    assert site.process is not None
+    site.process.send_signal(number)
+
+
+def test_an_end_that_the_site_wants_names_the_task(site: Site) -> None:
+    site.start(workers=2)
+    gate = site.gate()
+    [_, culprit] = site.assign(site.tasks.wait_for, site.opened(), gate)
+    site.running(gate)
+    site.ready(slot(1))
+    send(site, signal.SIGTERM)
+    assert site.exit_code() == 0
+    ended = {one.slot: one for one in site.ended(2)}
+    assert ended[0] == Ended(0, 0, signal.SIGTERM, culprit + 1, SITE)
+    assert ended[1] == Ended(1, 0, signal.SIGTERM, 0, SITE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_warning_reaches_who_listens_and_harms_nobody(site: Site, number: int) -> None:
+    site.start(workers=3)
+    gates = [site.gate(name) for name in ("a", "b")]
+    site.assign(site.tasks.catches, (gates[0], number), style=STAR)
+    site.assign(site.tasks.wait_for, gates[1], ref=slot(1))
+    for gate in gates:
+        site.running(gate)
+    site.ready(slot(2))
+    send(site, number)
+    caught = Path(gates[0] + ".caught")
+    wait_until(caught.exists, describe=site.state)
+    for gate in gates:
+        site.open(gate)
+    site.assign(site.tasks.double, 4, ref=slot(2))
+    assert [site.outcomes(1, slot(n))[0][2] for n in range(3)] == [*gates, 8]
+    assert caught.read_text() == "caught\n"
+    assert not site.ended(0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGHUP])
+def test_other_signals_do_what_they_do_elsewhere(site: Site, number: int) -> None:
+    site.start(workers=2)
+    gates = [site.gate(name) for name in ("a", "b")]
+    site.assign(site.tasks.catches, (gates[0], number), style=STAR)
+    [culprit] = site.assign(site.tasks.wait_for, gates[1], ref=slot(1))
+    for gate in gates:
+        site.running(gate)
+    send(site, number)
+    assert site.ended(1) == [Ended(1, 0, number, culprit + 1, OWN)]
+    wait_until(Path(gates[0] + ".caught").exists, describe=site.state)
+    site.open(gates[0])
+    assert site.outcomes(1)[0][2] == gates[0]
+    site.ready(slot(1, 1))
 
 
 # ---- starting -----------------------------------------------------------------------------------

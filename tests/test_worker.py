@@ -41,10 +41,13 @@ from clusterfutures.records import (
     RAISED,
     READY,
     RECALL,
+    RETIRED,
     RETURNED,
+    SECONDS,
     STAR,
     STARTED,
     STOP,
+    TIME_LEFT,
     WANT,
     Assign,
     Cost,
@@ -57,7 +60,7 @@ from clusterfutures.records import (
 from clusterfutures.specification import Specification
 from clusterfutures.spool import RunDirectory, WorkerRef, publish
 from clusterfutures.wire import Record
-from clusterfutures.worker import Marker
+from clusterfutures.worker import RESERVE, Marker
 from tests.support import REPOSITORY, wait_until
 
 SUPERVISOR = WorkerRef(0)
@@ -85,6 +88,14 @@ def wait_for(path):
     while not os.path.exists(path):
         time.sleep(0.002)
     return path
+
+def catches(path, number):
+    """Say when a signal has come."""
+    def caught(*_):
+        with open(path + ".caught", "a") as file:
+            file.write("caught\\n")
+    signal.signal(number, caught)
+    return wait_for(path)
 
 def stubborn(path):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -152,6 +163,7 @@ class Site:
         self.journal = Journal(self.run)
         self.next = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.wrapper: list[str] = []  # words before the supervisor's command
         self.said: dict[WorkerRef, list[tuple[int, bytes]]] = {}
         self._outboxes: dict[WorkerRef, LogReader] = {}
         self._inboxes: dict[WorkerRef, LogWriter] = {}
@@ -176,6 +188,7 @@ class Site:
         self.journal.publish()
         version = "{}.{}".format(*sys.version_info[:2])
         command = [sys.executable, bootstrap.__file__, version, self.run.path, "0", "0", "0", ""]
+        command = [*self.wrapper, *command]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -228,8 +241,11 @@ class Site:
     def order(
         self, ref: WorkerRef, place: Location, first: int, start: int, count: int, **options: Any
     ) -> None:
-        record = Assign(place, first, start, count, options.get("attempt", 0), options.get("timeout", 0.0))
+        record = Assign(place, first, start, count, **{"attempt": 0, "timeout": 0.0, **options})
         self.tell(ref, frame(ASSIGN, record.pack()))
+
+    def time_left(self, seconds: float, ref: WorkerRef = WORKER) -> None:
+        self.tell(ref, frame(TIME_LEFT, SECONDS.pack(seconds)))
 
     def kill(self, task: int = -1, ref: WorkerRef = WORKER, number: int = signal.SIGKILL) -> None:
         self.tell(SUPERVISOR, frame(KILL, Kill(ref.slot, ref.generation, task + 1, number).pack()))
@@ -614,6 +630,97 @@ def test_the_marker_names_the_running_task(site: Site) -> None:
     site.outcomes(2)
     wait_until(lambda: Marker.read(markers, 0) == 0, describe=site.state)
     assert Marker.read(markers, 10**6) == Marker.read(site.gate("none"), 0) == 0
+
+
+# ---- the end of the wall time -------------------------------------------------------------------
+
+
+def retired(site: Site, ref: WorkerRef = WORKER) -> int:
+    """How many tasks a worker has handed back because it leaves."""
+    [body] = site.heard(ref, RETIRED)
+    return int(NUMBER.unpack(body)[0])
+
+
+def test_tasks_that_do_not_fit_any_more_are_handed_back(site: Site) -> None:
+    site.start()
+    site.assign(site.tasks.double, 1)
+    site.time_left(60)
+    site.assign(site.tasks.double, 2, 3, expected=1.0)
+    site.assign(site.tasks.double, 4, 5, 6, expected=100.0)
+    site.assign(site.tasks.double, 7)
+    assert retired(site) == 4, "what comes behind them as well"
+    assert site.ended(1) == [Ended(0, 0, 0, 0, OWN)]
+    assert site.exit_code() == 0, "nobody comes in its place"
+    assert [value for _, _, value in site.outcomes(3)] == [2, 4, 6]
+    kinds = [kind for kind, _ in site.hear(WORKER, final=True)]
+    assert kinds == [READY, OUTCOME, OUTCOME, OUTCOME, RETIRED]
+    assert [kind for kind, _ in site.hear(SUPERVISOR, final=True)] == [STARTED, ENDED]
+
+
+def test_the_first_task_of_a_worker_always_runs(site: Site) -> None:
+    """It would not fit into the wall time of any other."""
+    site.start()
+    site.time_left(1.0)
+    site.assign(site.tasks.double, 1, 2, expected=1000.0)
+    assert site.outcomes(1) == [(0, 0, 2)]
+    assert retired(site) == 1
+
+
+def test_a_fresh_worker_late_in_the_wall_time_is_no_first_one(site: Site) -> None:
+    """One that replaces another knows no more than that there is little time left."""
+    site.start(max_tasks=1)
+    site.assign(site.tasks.double, 1, expected=1000.0)
+    site.outcomes(1)
+    second = WORKER._replace(generation=1)
+    site.time_left(60, second)
+    site.assign(site.tasks.double, 2, expected=1000.0, ref=second)
+    assert retired(site, second) == 1
+    assert site.exit_code() == 0
+
+
+@pytest.mark.parametrize("left", [None, 600.0])
+def test_a_task_of_which_nothing_is_known_is_run(site: Site, left: float | None) -> None:
+    site.start()
+    if left is not None:
+        site.time_left(left)
+    site.assign(site.tasks.double, 1, 2, 3)
+    assert len(site.outcomes(3)) == 3
+    site.assign(site.tasks.double, 4, expected=1e9 if left is None else 1.0)
+    assert site.outcomes(4)[3][2] == 8
+
+
+def test_some_time_is_left_to_the_end_of_things(site: Site) -> None:
+    site.start()
+    site.time_left(RESERVE / 2)
+    site.assign(site.tasks.double, 1, 2)
+    assert site.outcomes(1)[0][2] == 2
+    assert retired(site) == 1
+
+
+@pytest.mark.parametrize("bell", [False, True], ids=["polling", "bell"])
+def test_what_is_said_last_of_the_time_counts(make_site: Callable[..., Site], bell: bool) -> None:
+    """Said while a task runs, too."""
+    site = make_site(bell=bell)
+    site.start()
+    gates = [site.gate(), site.gate("second")]
+    site.time_left(1.0)
+    site.assign(site.tasks.wait_for, *gates, site.gate("third"))
+    site.running(gates[0])
+    site.time_left(1000.0)
+    site.tell(WORKER, frame(RECALL, b""))
+    assert returned(site, 1) == [2], "by now it has read that"
+    site.assign(site.tasks.wait_for, gates[1], expected=10.0)
+    site.assign(site.tasks.double, 1, 2, expected=10.0)
+    site.open(gates[0])
+    site.running(gates[1])
+    site.time_left(1.0)
+    site.tell(WORKER, frame(RECALL, b""))
+    assert returned(site, 2) == [2, 2]
+    site.assign(site.tasks.double, 3)
+    site.open(gates[1])
+    assert retired(site) == 1
+    assert [value for _, _, value in site.outcomes(2)] == gates
+    assert site.exit_code() == 0
 
 
 # ---- initializers -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ its cost does not grow with their number.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
@@ -49,8 +50,9 @@ class JobStatus(NamedTuple):
     """What the scheduler knows of one element.
 
     Exit code or signal number are None if it does not tell.  `text` is its own word and reason, as
-    "PENDING (Resources)".  `time_left` is in seconds, None if it is not known or has no end.  `begun` changes
-    when the element was started anew.  `hopeless` is the reason for which it can never start.
+    "PENDING (Resources)".  `time_left` is in seconds, None if it is not known or has no end.  `hopeless` is
+    the reason for which it can never start.  `restarts` is how often it was started anew, None if that is not
+    told.
     """
 
     state: JobState
@@ -59,8 +61,8 @@ class JobStatus(NamedTuple):
     node: Optional[str] = None
     text: str = ""
     time_left: Optional[float] = None
-    begun: str = ""
     hopeless: str = ""
+    restarts: Optional[int] = None
 
 
 class Scheduler(ABC):
@@ -75,6 +77,16 @@ class Scheduler(ABC):
     """What `interval` grows to while the answers stay the same."""
     grace: float
     """Seconds for which the scheduler may not know a job that it was given, before that counts as gone."""
+
+    @property
+    def throttles(self) -> bool:
+        """Whether it lets only so many elements of an array run at a time, if asked to."""
+        return False
+
+    @property
+    def max_array(self) -> int:
+        """Elements that one job may have; asking may block."""
+        return sys.maxsize
 
     @abstractmethod
     def submit(self, request: JobRequest) -> list[str]:

@@ -88,7 +88,8 @@ class LocalScheduler(Scheduler):
         """The command that is started."""
         words = ["env", "-C", request.cwd or os.getcwd()]
         for name, value in request.environment.items():
-            words += ["-u", name] if value is None else [f"{name}={value}"]
+            words += ["-u", name] if value is None else []
+        words += [f"{name}={value}" for name, value in request.environment.items() if value is not None]
         return shlex.join([*words, *_command(request, 0)])
 
     def test_only(self, request: JobRequest) -> str:

@@ -49,7 +49,8 @@ class SharedPoller:
                     self._refresh(now)
                 if self._error is not None:
                     raise twin_of(self._error) from self._error
-            return {job_id: self._known[job_id] for job_id in ids if job_id in self._known}
+            age = now - self._asked
+            return {job_id: _aged(self._known[job_id], age) for job_id in ids if job_id in self._known}
 
     def _ended(self, job_id: str) -> bool:
         return job_id in self._known and self._known[job_id].state.ended
@@ -64,3 +65,10 @@ class SharedPoller:
         except SchedulerUnavailable as error:
             self._error = error
         self._asked, self._covered = now, set(live)
+
+
+def _aged(status: JobStatus, age: float) -> JobStatus:
+    """What was true `age` seconds ago, as it is now."""
+    if status.time_left is None:
+        return status
+    return status._replace(time_left=max(status.time_left - age, 0.0))

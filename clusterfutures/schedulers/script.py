@@ -48,7 +48,7 @@ def render(request: JobRequest, variables: Variables, log: Optional[str]) -> str
         *_need(os.path.dirname(request.script), "run directory", NO_RUN_DIRECTORY, "[ -d {} ]"),
     ]
     if log is not None:
-        parts.append(f"exec >>{_pattern(log)} 2>&1")
+        parts.append(f"exec >>{_pattern(log)} 2>&1 || exit {NO_RUN_DIRECTORY}")
     if request.cwd is not None:
         parts += _need(os.path.abspath(request.cwd), "working directory", NO_WORKING_DIRECTORY, "cd -- {}")
     parts += [_variable(name, value) for name, value in request.environment.items()]

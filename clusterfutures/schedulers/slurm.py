@@ -2,7 +2,13 @@
 
 Everything here is rendering and parsing around one callable that runs commands
 (:func:`clusterfutures.schedulers.command.run`).  Written for Slurm 20.11 to 25.11, whose commands take the
-same words and print the same fields, as far as they are used here.
+same words and print the same fields, as far as they are used here.  What is where:
+
+- :mod:`~clusterfutures.schedulers.script` writes batch scripts;
+- :mod:`~clusterfutures.schedulers.slurm_client` calls commands;
+- :mod:`~clusterfutures.schedulers.slurm_status` asks squeue and sacct, and knows their words;
+- :mod:`~clusterfutures.schedulers.poller` asks for all executors of the process together;
+- here are the words for sbatch, what it refuses, and the port that the rest of the package sees.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional
@@ -261,7 +268,9 @@ class SlurmScheduler(Scheduler):
 
     @property
     def max_array(self) -> int:
-        """How many elements one request may have; asked for once, and then until there is an answer."""
+        """Elements that one request may have; asked for once, and again until there is an answer."""
+        if not self._arrays:
+            return sys.maxsize
         if not self._max_array:
             try:
                 self._max_array = _array_limit(self._here.call("scontrol", "show", "config").stdout)
@@ -304,8 +313,24 @@ class SlurmScheduler(Scheduler):
                 if done.code:
                     log.warning("scancel failed (%d): %s", done.code, done.stderr.strip())
 
+    @property
+    def throttles(self) -> bool:
+        """Whether there are arrays, whose elements Slurm lets in by and by."""
+        return self._arrays
+
+    def throttle(self, job_id: str, elements: int) -> None:
+        """Call ``scontrol update ArrayTaskThrottle``; raises SchedulerUnavailable if it gets no answer."""
+        name, _, cluster = job_id.partition(";")
+        array, element, _ = name.partition("_")
+        if not element:  # a job by itself has no others to wait for
+            return
+        words = ("update", f"JobId={array}", f"ArrayTaskThrottle={elements}")
+        done = Client(self._run, cluster).call("scontrol", *words)
+        if done.code:
+            log.warning("scontrol failed (%d): %s", done.code, done.stderr.strip())
+
     def poll(self, job_ids: Iterable[str], max_age: float = 0.0) -> dict[str, JobStatus]:
-        """Ask squeue, together with all executors of this process, and sacct about what has ended."""
+        """Ask squeue, together with all executors of this process, and sacct for what has left the queue."""
         found: dict[str, JobStatus] = {}
         for cluster, names in _by_cluster(job_ids).items():
             if cluster not in self._pollers:

@@ -1,8 +1,8 @@
 """What Slurm says of jobs: its words for states and reasons, and whom to ask for them.
 
-squeue knows a job until some minutes after its end (MinJobAge), sacct what has ended, if the site keeps
-accounts, and scontrol the exit code while squeue knows the job.  Read are delimited formats only, as all
-versions from 20.11 on print them; ``--json`` differs between versions, and columns cut words short.
+squeue tells all there is of a job until some minutes after its end (MinJobAge); from then on sacct tells how
+it ended, if the site keeps accounts.  Read are delimited formats only, as all versions from 20.11 on print
+them: ``--json`` differs between versions, and columns cut words short.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ log = logging.getLogger("clusterfutures")
 
 LINE = 100_000
 """Characters of job ids in one command; Linux takes 128 KiB in one word."""
-
-SINGLE = 8
-"""Jobs that scontrol is asked for one by one: it takes one id, or none for all jobs of the cluster."""
 
 # ---- Slurm's words ------------------------------------------------------------------------------
 
@@ -157,108 +154,79 @@ def elements(name: str) -> Iterator[str]:
 
 # ---- the answers of each command ----------------------------------------------------------------
 
-QUEUE_FORMAT = "%i|%T|%L|%S|%B|%r"
-"""Id, state, time left, start, first node, reason: the last one is free text and may hold anything."""
+QUEUE_FORMAT = "JobArrayID:0|,State:0|,exit_code:0|,TimeLeft:0|,RestartCnt:0|,BatchHost:0|,Reason:0"
+"""For ``squeue --Format``: fields of any width, with a bar behind each but the last, which is free text."""
 
-RECORD_FORMAT = "JobID,State,ExitCode,Start,NodeList"
+RECORD_FORMAT = "JobID,State,ExitCode,NodeList"
+"""For ``sacct --format``."""
 
 
 def read_queue(text: str) -> dict[str, JobStatus]:
     """What squeue prints in QUEUE_FORMAT, by id."""
     found = {}
     for line in text.split("\n"):
-        fields = line.split("|", 5)
-        if len(fields) != 6:  # "CLUSTER: name", or a site's own remarks
+        fields = line.split("|", 6)
+        if len(fields) != 7:  # "CLUSTER: name", or a site's own remarks
             continue
-        name, word, left, begun, node, reason = fields
-        status = _status(word, "", reason, begun, node)
-        if status.state in (JobState.RUNNING, JobState.SUSPENDED):
-            status = status._replace(time_left=seconds_left(left))
+        name, word, exit_code, left, restarts, node, reason = fields
+        status = _status(word, exit_code, node, reason, left, restarts)
         found.update(dict.fromkeys(elements(name), status))
     return found
 
 
 class Records(NamedTuple):
-    """What the accounts say: of each job by its id, and which arrays they know at all."""
+    """What the accounts say: of each job by its id, and which jobs and arrays they know at all."""
 
     jobs: dict[str, JobStatus]
-    arrays: set[str]
+    bases: set[str]
 
 
 def read_records(text: str) -> Records:
-    """What sacct prints in RECORD_FORMAT: jobs, and their steps."""
+    """What sacct prints in RECORD_FORMAT."""
     jobs: dict[str, JobStatus] = {}
-    arrays, batch_steps = set(), {}
+    bases = set()
     for line in text.split("\n"):
         fields = line.split("|")
-        if len(fields) != 5:
+        if len(fields) != 4:
             continue
-        name, word, exit_code, begun, node = fields
-        job, _, step = name.partition(".")
-        status = _status(word, exit_code, "", begun, node)
-        if step == "batch":
-            batch_steps[job] = status
-        elif not step:
-            arrays.add(job.partition("_")[0])
-            # A short form is a part of an array that has not started: it may be out of date while it waits.
-            if "[" not in job or status.state.ended:
-                jobs.update(dict.fromkeys(elements(job), status))
-    for job, step_status in batch_steps.items():
-        # Our processes are in the batch step; the kernel's deed is noted there, and not always at the job.
-        if step_status.state is JobState.OUT_OF_MEMORY and job in jobs and jobs[job].state.ended:
-            jobs[job] = step_status._replace(node=jobs[job].node)
-    return Records(jobs, arrays)
+        name, word, exit_code, node = fields
+        status = _status(word, exit_code, node)
+        bases.add(_base(name))
+        # A short form is the part of an array that has not started; while it waits it may be out of date.
+        if "[" not in name or status.state.ended:
+            jobs.update(dict.fromkeys(elements(name), status))
+    return Records(jobs, bases)
 
 
-def read_details(text: str) -> dict[str, JobStatus]:
-    """What ``scontrol -o show job`` prints, by id.
-
-    A record is one line, unless a path or name in it holds a line end; and of what the user has chosen,
-    only the name stands before the state.
-    """
-    found = {}
-    starts = [*re.finditer(r"^JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))? ", text, re.MULTILINE)]
-    ends = [start.start() for start in starts[1:]] + [len(text)]
-    for start, end in zip(starts, ends):
-        job, array, task = start.groups()
-        facts = text[start.end() : end].partition(" UserId=")[2]
-        words = [_fact(facts, name) for name in ("JobState", "ExitCode", "Reason", "StartTime", "BatchHost")]
-        name = job if array is None else f"{array}_{task}" if task.isdigit() else f"{array}_[{task}]"
-        found.update(dict.fromkeys(elements(name), _status(*words)))
-    return found
-
-
-def _fact(facts: str, name: str) -> str:
-    found = re.search(rf"\s{name}=(\S*)", facts)
-    return found[1] if found else ""
-
-
-def _status(word: str, exit_code: str, reason: str, begun: str, node: str) -> JobStatus:
+def _status(
+    word: str, exit_code: str, node: str, reason: str = "", left: str = "", restarts: str = ""
+) -> JobStatus:
     state = state_of(word.partition(" ")[0])  # "CANCELLED by 1000"
     code, signal = _how(exit_code) if state is JobState.FAILED else (None, None)
-    if signal in LAUNCH_ERRORS:
-        reason = LAUNCH_ERRORS[signal]
-    elif code in EXIT_CODES:
-        reason = EXIT_CODES[code]
-    first = None if node in ("", "n/a", "(null)", "None assigned") else node
+    if code or signal:  # Slurm's reason says no more: NonZeroExitCode, or JobLaunchFailure after any signal
+        reason = LAUNCH_ERRORS.get(signal or 0) or EXIT_CODES.get(code or 0, "")
     return JobStatus(
         state,
         exit_code=0 if state is JobState.COMPLETED else code,
         signal=signal if signal is not None and signal < FIRST_ERROR else None,
-        node=first,
+        node=None if node in ("", "n/a", "(null)", "None assigned") else node,
         text=word if reason in ("", "None") else f"{word} ({reason})",
-        begun="" if first is None or state is JobState.PENDING else begun,  # else when it may, or might have
+        # What waits has its whole time before it, and what has ended still has some.
+        time_left=seconds_left(left) if state in (JobState.RUNNING, JobState.SUSPENDED) else None,
         hopeless=hopeless(reason) if state is JobState.PENDING else "",
+        restarts=int(restarts) if restarts.isdigit() else None,
     )
 
 
 def _how(text: str) -> tuple[Optional[int], Optional[int]]:
-    """Exit code or signal, from "code:signal" with a 0 in one place."""
-    found = re.fullmatch(r"(\d+):(\d+)", text)
+    """Exit code or signal, from "code:signal"; before 23.02 squeue prints the status of wait(2) instead."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     if found is None:
         return None, None
-    code, signal = map(int, found.groups())
-    return (None, signal) if signal else (code, None)
+    code, signal = int(found[1]), int(found[2] or 0)
+    if found[2] is None:
+        code, signal = code >> 8 & 0xFF, code & 0x7F
+    return (None, signal) if signal else (code or None, None)
 
 
 # ---- asking -------------------------------------------------------------------------------------
@@ -272,20 +240,23 @@ class SlurmQueue:
         self._accounts = True  # until sacct says that there are none
 
     def ask(self, names: list[str]) -> dict[str, JobStatus]:
-        """What is known of jobs of this cluster, by one squeue and, where something has ended, one sacct.
+        """What is known of jobs of this cluster, by one squeue and, when some have left the queue, one sacct.
 
         `names` are ids without the cluster.  Raises :class:`SchedulerUnavailable` if squeue gets no answer.
         """
-        queue = self._queue(names)
+        queue = self._queue(names, *_mine())
+        missing = [name for name in names if name not in queue]
+        if missing:
+            # They may be somebody else's for Slurm: in some containers we are not who we seem to be.
+            queue.update(self._queue(missing))
         found = {name: queue[name] for name in names if name in queue}
-        ended = [name for name in names if name not in found or _wants_details(found[name].state)]
-        if ended:
-            found.update(self._past(ended, found))
+        if len(found) < len(names):
+            found.update(self._past([name for name in names if name not in found]))
         return found
 
     def submitted(self, scripts: Iterable[str]) -> dict[str, str]:
         """The ids of jobs (of the whole array, if it is one) with these scripts, which must be unique."""
-        text = self._squeue("--format=%i|%o")
+        text = self._squeue("--Format=JobArrayID:0|,Command:0", *_mine())
         found = {}
         for script in scripts:
             # A line end in the path is printed as it is; arguments, where they are printed, we give none.
@@ -294,44 +265,41 @@ class SlurmQueue:
                 found[script] = job[1]
         return found
 
-    def _past(self, names: list[str], queue: dict[str, JobStatus]) -> dict[str, JobStatus]:
-        """How these ended, as far as anybody knows."""
-        records = self._records(names)
-        found = {name: records.jobs[name] for name in names if name in records.jobs}
-        # The accounts may be late: what they say of a job that is not in the queue counts once it is an end.
-        found = {name: status for name, status in found.items() if status.state.ended}
-        rest = [name for name in names if name not in found]
-        details = self._details(rest) if rest else {}
-        for name in rest:
-            if name in details:
-                found[name] = details[name]
-            elif name not in queue and name not in records.jobs and _base(name) in records.arrays:
-                # An element that has run has a record of its own.
-                found[name] = JobStatus(JobState.CANCELLED, text="CANCELLED (before it started)")
-        return found
-
-    def _queue(self, names: Iterable[str]) -> dict[str, JobStatus]:
+    def _queue(self, names: Iterable[str], *words: str) -> dict[str, JobStatus]:
         found: dict[str, JobStatus] = {}
         for bases in portions(_bases(names)):
-            text = self._squeue(f"--format={QUEUE_FORMAT}", "--jobs=" + ",".join(bases))
+            text = self._squeue(f"--Format={QUEUE_FORMAT}", "--jobs=" + ",".join(bases), *words)
             found.update(read_queue(text))
         return found
 
     def _squeue(self, *words: str) -> str:
-        done = self._client.call("squeue", "--noheader", "--states=all", *_mine(), *words)
+        done = self._client.call("squeue", "--noheader", "--states=all", *words)
         # A lone id that it does not know is an error; one of several is not.
         if done.code and "Invalid job id" not in done.stderr:
             raise SchedulerUnavailable(f"squeue failed ({done.code}): {done.stderr.strip()}")
         return done.stdout
+
+    def _past(self, names: list[str]) -> dict[str, JobStatus]:
+        """How these ended, which are not in the queue, as far as the accounts know."""
+        records = self._records(names)
+        found = {}
+        for name in names:
+            if name not in records.jobs:
+                # An element that has begun has a record of its own.
+                if "_" in name and _base(name) in records.bases:
+                    found[name] = JobStatus(JobState.CANCELLED, text="CANCELLED (before it started)")
+            elif records.jobs[name].state.ended:  # else they are late, or have lost it: nothing is known
+                found[name] = records.jobs[name]
+        return found
 
     def _records(self, names: Iterable[str]) -> Records:
         lines = [self._accounted(bases) for bases in portions(_bases(names)) if self._accounts]
         return read_records("\n".join(lines))
 
     def _accounted(self, bases: list[str]) -> str:
-        words = ["--noheader", "--parsable2", f"--format={RECORD_FORMAT}", "--jobs=" + ",".join(bases)]
+        words = ["--noheader", "--parsable2", "--allocations", f"--format={RECORD_FORMAT}"]
         try:
-            done = self._client.call("sacct", *words)
+            done = self._client.call("sacct", *words, "--jobs=" + ",".join(bases))
         except SchedulerUnavailable as error:
             log.debug("no accounts at present: %s", error)
             return ""
@@ -339,25 +307,9 @@ class SlurmQueue:
             self._accounts = False  # "Slurm accounting storage is disabled"
         return "" if done.code else done.stdout
 
-    def _details(self, names: Iterable[str]) -> dict[str, JobStatus]:
-        bases = _bases(names)
-        found = {}
-        for which in [[base] for base in bases] if len(bases) <= SINGLE else [[]]:
-            try:
-                done = self._client.call("scontrol", "--oneliner", "show", "job", *which)
-            except SchedulerUnavailable as error:
-                log.debug("no details at present: %s", error)
-                break
-            found.update(read_details(done.stdout))
-        return found
-
-
-def _wants_details(state: JobState) -> bool:
-    return state.ended and state is not JobState.COMPLETED
-
 
 def _mine() -> list[str]:
-    """Has slurmctld send this user's jobs, and not everybody's, of which squeue would then choose."""
+    """Has slurmctld send this user's jobs, and not everybody's for squeue to choose from."""
     try:
         return [f"--user={pwd.getpwuid(os.geteuid()).pw_name}"]
     except KeyError:  # a container without a user database; squeue would find no jobs of a nobody

@@ -1,0 +1,77 @@
+"""What comes between: tasks that are being written while everything else is cancelled, or fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.futures import ClusterFuture
+from clusterfutures.journal import Policy, Run
+from clusterfutures.records import CALL
+from clusterfutures.spool import RunDirectory
+
+
+class Between(Dispatcher):
+    """Has `meanwhile` happen after the next tasks were written, before they are pending."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            RunDirectory(str(directory), shared=False), 2, 0, False, lambda ref, inbox: None, lambda: None
+        )
+        self.meanwhile: Callable[[], None] = lambda: None
+        write = self.journal.write
+
+        def write_and_more(fresh: Any) -> list[Run]:
+            runs = write(fresh)
+            self.meanwhile()
+            return runs
+
+        self.journal.write = write_and_more  # type: ignore[method-assign]
+
+    def submit(self) -> ClusterFuture[Any]:
+        return self.add(CALL, self.journal.function(len), b"\x80", [], Policy())
+
+
+@pytest.fixture
+def dispatcher(tmp_path: Path) -> Between:
+    return Between(tmp_path)
+
+
+@pytest.mark.parametrize("write", [Dispatcher.pump, Dispatcher.flush])
+def test_cancelled_while_they_are_written(dispatcher: Between, write: Callable[[Dispatcher], None]) -> None:
+    dispatcher.meanwhile = lambda: dispatcher.close(cancel=True)
+    future = dispatcher.submit()
+    write(dispatcher)
+    assert future.cancelled()
+    assert dispatcher.unfinished == 0
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_failed_while_they_are_written(dispatcher: Between, broken: bool) -> None:
+    error = ValueError("no more")
+    dispatcher.meanwhile = lambda: dispatcher.fail_all(error, broken=broken)
+    future = dispatcher.submit()
+    dispatcher.pump()
+    assert isinstance(future.exception(0), ValueError)
+    assert dispatcher.unfinished == 0
+
+
+def test_a_callback_of_such_a_task_may_flush(dispatcher: Between) -> None:
+    seen = []
+
+    def look(future: ClusterFuture[Any]) -> None:
+        dispatcher.flush()
+        seen.append(future.cancelled())
+
+    dispatcher.meanwhile = lambda: dispatcher.close(cancel=True)
+    future = dispatcher.submit()
+    future.add_done_callback(look)  # type: ignore[arg-type]
+    dispatcher.pump()
+    assert seen == [True]
+    with pytest.raises(CancelledError):
+        future.result(0)
