@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.slurm.cluster import Cluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,6 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the contract suite on these executors, separated by commas; 'everyday' (the default) are "
         "those that need no service, 'all' is every one",
     )
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Cluster:
+    """The Slurm that the tests share, started by the first who asks for it, in ``SLURM_CONF``."""
+    from tests.slurm import shared
+
+    return shared()
 
 
 @pytest.fixture(scope="session", autouse=True)

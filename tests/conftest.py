@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +16,6 @@ from tests.support import (
     run_script,
     wait_until,
 )
-
-if TYPE_CHECKING:
-    from tests.slurm.cluster import Cluster
 
 __all__ = ["wait_until"]
 
@@ -48,14 +44,6 @@ def run(tmp_path: Path) -> Callable[..., ScriptResult]:
         return run_script(text, tmp_path, *arguments, **options)
 
     return run_in_tmp_path
-
-
-@pytest.fixture(scope="session")
-def slurm() -> Cluster:
-    """The Slurm that the tests share, started by the first who asks for it, in ``SLURM_CONF``."""
-    from tests.slurm import shared
-
-    return shared()
 
 
 @pytest.fixture
