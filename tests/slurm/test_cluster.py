@@ -172,7 +172,8 @@ OWNER = """
 import sys, time
 from tests.slurm import Cluster
 with Cluster(accounting=False, nodes=1) as cluster:
-    job_id = cluster.submit("setsid env -i sleep 600 & sleep 600")
+    held = cluster.directory / "held"  # by which a process is recognised that is found in no other way
+    job_id = cluster.submit(f"exec 9> {held}; setsid env -i sleep 600 & sleep 600")
     cluster.wait_state(job_id, ["RUNNING"])
     cluster.query("scontrol", "suspend", job_id)
     print(cluster.directory, flush=True)
@@ -185,6 +186,7 @@ def test_nothing_outlives_an_owner_that_is_killed() -> None:
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         directory = Path(owner.stdout.readline().strip())
+        assert sum("sleep" in trace for trace in traces(directory)) == 2
         owner.kill()
     wait_until(lambda: not traces(directory), describe=lambda: traces(directory), interval=0.1)
 
