@@ -406,6 +406,10 @@ class Allocation:
     def worker_ended(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor has ended."""
 
+    def begun(self) -> list[WorkerRef]:
+        """Supervisors that have begun unheard of; none here, since all of them are looked after."""
+        return []
+
     def gave_up(self, ref: WorkerRef, reason: str) -> None:
         """A supervisor says that its workers die before they are ready."""
         element = self.elements.get(ref)
@@ -436,8 +440,12 @@ class Allocation:
         inbox = self._run.inbox_writer(ref)
         again = self.elements[ref] = Element(ref, element.job_id, inbox, element.kind, element.want)
         again.status, again.leaving = status, element.leaving
-        self._set_want(again, element.want)
+        self._resume(again)
         self._events.came(again)
+
+    def _resume(self, element: Element) -> None:
+        """Have an element that starts anew go on as before."""
+        self._set_want(element, element.want)
 
     # -- ending ---------------------------------------------------------------------------------
 

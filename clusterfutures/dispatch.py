@@ -76,8 +76,8 @@ class Dispatcher:
         self._waiting = WaitingRoom(self.journal.keep, self._waited, self._waited_in_vain)
         self._roster = Roster(max_tasks)
         self._futures = FutureSink()
+        self.queued = self._make_queued()
         self._job_per_task = job_per_task
-        self._queued = QueuedTasks(run)
         self._doomed: dict[int, ClusterFuture[Any]] = {}  # to be killed
         self._settled: list[Settled] = []  # of the watching thread
         self._late: list[Run] = []  # written while everything was cancelled, or failed
@@ -92,6 +92,9 @@ class Dispatcher:
         self.failures = 0  # tasks that ended in an error
         self.closing = False
         self.broken: Optional[BaseException] = None
+
+    def _make_queued(self) -> QueuedTasks:
+        return QueuedTasks(self.run, self._lock, self._roster, self._futures, self.note_cancelled)
 
     # -- submitting (any thread) ----------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class Dispatcher:
     def _pump(self) -> None:
         self._write_fresh()
         sweep, self._sweep = self._sweep, False  # first: what is cancelled from here on is for the next turn
-        withdrawn = self._withdraw() if sweep and self._queued else []
+        withdrawn = self.queued.withdraw() if sweep and self.queued else []
         with self._lock:
             swept = withdrawn + (self._drop_cancelled() if sweep else [])
             bundles = [] if self._job_per_task else self._roster.deal()
@@ -325,70 +328,6 @@ class Dispatcher:
             self._roster.append(list(without(run, cancelled)))
         return gone + self._waiting.sweep()
 
-    # -- jobs of their own ----------------------------------------------------------------------
-
-    def take(self, kind: int, count: int, job: int) -> list[Run]:
-        """Up to `count` pending tasks of a kind, each for a worker-to-be: the elements of `job`, in order."""
-        with self._lock:
-            runs = self._roster.take(kind, count)
-            for index, run in enumerate(runs):
-                member = self._queued.enter(WorkerRef(job, index, 0, 0, 0), run)
-                self._roster.members[member.ref] = member
-            return runs
-
-    def put_back(self, job: int) -> None:
-        """What was taken for `job` has none after all."""
-        with self._lock:
-            for member in reversed([m for m in self._queued.all() if m.ref.job == job]):
-                self._queued.lost(member)
-                for run in self._roster.remove(member.ref):
-                    self._roster.push_front(run)
-
-    def queued(self, job: int, ids: Sequence[str]) -> None:
-        """What was taken for `job` is in the queue; `ids` are those of its elements."""
-        with self._lock:
-            for member in self._queued.all():
-                if member.ref.job == job:
-                    member.post = Post(str(member.ref), None, None, ids[member.ref.element])
-                    future = self._futures.futures.get(member.current)
-                    if future is not None:
-                        future._post = member.post
-
-    def may_cancel(self, number: int) -> bool:
-        """Whether a task can still be cancelled; if so, a job that has it will not start it any more."""
-        with self._lock:
-            member = self._queued.find(number)
-        return member is None or self._queued.claim(member)
-
-    def _withdraw(self) -> list[int]:
-        """Drop tasks in jobs that were cancelled before they started; returns their numbers."""
-        with self._lock:
-            unwanted = self._queued.unwanted()
-        # A future is cancelled by who has claimed it.  The items of a map are cancelled all together, and
-        # those that have been claimed by their workers go on.
-        chosen = [m for m in unwanted if self._queued.claim(m) or m.assigned[0].sink is self._futures]
-        with self._lock:
-            return [self._drop(member) for member in self._queued.drop(chosen)]
-
-    def _drop(self, member: Member) -> int:
-        number = member.current
-        member.assigned[0].sink.sweep(number, 1)
-        self._roster.remove(member.ref)
-        return number
-
-    def _withdraw_all(self) -> list[Run]:
-        """Drop everything in jobs that has not started; returns the tasks, which are then nobody's."""
-        with self._lock:
-            everybody = self._queued.all()
-        chosen = [member for member in everybody if self._queued.claim(member)]
-        with self._lock:
-            return [self._roster.remove(member.ref)[0] for member in self._queued.drop(chosen)]
-
-    def unneeded(self) -> list[WorkerRef]:
-        """Supervisors whose jobs have nothing to do any more; told once."""
-        with self._lock:
-            return self._queued.take_unneeded()
-
     # -- what workers tell (watching thread) ----------------------------------------------------
 
     def joined(self, ref: WorkerRef, post: Post, kind: int = 0) -> None:
@@ -405,8 +344,8 @@ class Dispatcher:
             member.post = post
             member.ready = True
             member.since = time.monotonic()
-            if self._queued:
-                self._queued.started(member)
+            if self.queued:
+                self.queued.started(member)
             self._changed.notify_all()
         self._tell_end([member])
 
@@ -518,7 +457,7 @@ class Dispatcher:
             member = self._roster.members.get(ref)
             if member is None:
                 return
-            self._queued.lost(member)
+            self.queued.lost(member)
             lost: Optional[Run] = None
             for run in reversed(self._roster.remove(ref)):
                 if task is not None and run.first <= task < run.first + run.count:
@@ -536,11 +475,22 @@ class Dispatcher:
             self._lost(lost, member, ended, status)
         self._fail_doomed()
 
+    def never_came(self, ref: WorkerRef, status: Optional[JobStatus]) -> None:
+        """The job of a worker-to-be, if there was one, has ended before it started; `status` as in `ended`.
+
+        Its task waits for another one; but who cancels a job that is for one task means that task.
+        """
+        with self._lock:
+            member = self._roster.members.get(ref)
+            task = member.current if member is not None else None
+        cancelled = status is not None and status.state is JobState.CANCELLED
+        self.ended(ref, None, task if cancelled else None, status)
+
     def _lost(
         self, run: Run, member: Member, ended: Optional[Ended], status: Optional[JobStatus]
     ) -> None:
-        """The task of `run`, a single one, was running when its worker died."""
-        error = worker_lost(self.run, member.ref, member.post, ended, run.first, status)
+        """The task of `run`, a single one, is lost with its worker, which was running it or was to run it."""
+        error = worker_lost(self.run, member.ref, member.post, ended, run.first, status, member.ready)
         log.info("%s", error)
         with self._lock:
             again = self._again(run, ended, status)
@@ -627,7 +577,7 @@ class Dispatcher:
                 todo += [(f.sink, f.first, len(f.bodies)) for f in fresh]
                 self.unfinished -= sum(count for _, _, count in todo)
         if cancel:
-            withdrawn = self._withdraw_all()
+            withdrawn = self.queued.withdraw_all()
             self.unfinished -= len(withdrawn)
             todo += [(run.sink, run.first, 1) for run in withdrawn]
             for sink, first, count in todo:
@@ -731,6 +681,7 @@ class Dispatcher:
         self._io = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting.abandon()
+        self.queued = self._make_queued()
 
     def dismiss(self, count: int) -> None:
         """Let workers go, idle ones first, until at most `count` stay."""

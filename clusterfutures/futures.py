@@ -125,7 +125,7 @@ class ClusterFuture(Future[T]):
 
     def cancel(self) -> bool:
         """Cancel the task unless it has started, as `Future.cancel`."""
-        if self._state == "PENDING" and self.task is not None and not self._dispatcher.may_cancel(self.task):
+        if self._state == "PENDING" and not self._dispatcher.queued.may_cancel(self.task):
             return False
         done = super().cancel()
         if done:

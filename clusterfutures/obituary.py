@@ -83,12 +83,13 @@ def worker_lost(
     ended: Optional[Ended],
     task: int,
     status: Optional[JobStatus] = None,
+    begun: bool = True,
 ) -> WorkerLost:
-    """The error for task number `task`, which the worker was running.
+    """The error for task number `task`, which the worker was running, or had not `begun`.
 
     `ended` is how its supervisor saw it end, None if nobody did; `status` what the scheduler says of the job.
     """
-    log = run.stderr(ref)
+    log = run.stderr(ref) if begun else run.element_log(ref.job, ref.element)
     known: dict[str, Any] = {
         "worker": post.worker,
         "pid": post.pid,
@@ -103,6 +104,8 @@ def worker_lost(
     who += f" on {known['node']}" if status is not None and known["node"] else ""
     if issubclass(kind, TaskKilled):
         text = f"task {task} was ended, on {who}: {reason}"
+    elif not begun:
+        text = f"task {task} had not begun, on {who}: {reason}"
     else:
         text = f"lost {who} while it ran task {task}: {reason}"
     return kind(text + _last_words(known["stderr_tail"], log), **known)

@@ -7,40 +7,97 @@ by who is the first to claim it, which is one exclusive creation of a file.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Optional
 
+from clusterfutures.futures import FutureSink
 from clusterfutures.journal import Run
 from clusterfutures.obituary import Post
-from clusterfutures.roster import Member
+from clusterfutures.roster import Member, Roster
 from clusterfutures.spool import RunDirectory, WorkerRef
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 log = logging.getLogger("clusterfutures")
 
 
 class QueuedTasks:
-    """The workers-to-be of such jobs, by the number of their task; the caller holds its lock.
+    """The workers-to-be of such jobs, by the number of their task.
 
-    Only :meth:`claim` may be called without it, since it waits for the file system.
+    Part of the dispatcher, whose `lock`, `roster` and `futures` it shares; `cancelled` has it look for tasks
+    that were cancelled.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
+    def __init__(
+        self,
+        run: RunDirectory,
+        lock: threading.Lock,
+        roster: Roster,
+        futures: FutureSink,
+        cancelled: Callable[[], None],
+    ) -> None:
+        self._run, self._lock, self._roster, self._futures = run, lock, roster, futures
+        self._cancelled = cancelled
         self._members: dict[int, Member] = {}
         self._unneeded: list[WorkerRef] = []
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def enter(self, ref: WorkerRef, run: Run) -> Member:
-        """The task of `run` is going to be submitted."""
+    # -- into jobs (watching thread) ------------------------------------------------------------
+
+    def take(self, kind: int, count: int, job: int) -> list[Run]:
+        """Up to `count` pending tasks of a kind, each for a worker-to-be: the elements of `job`, in order."""
+        with self._lock:
+            runs = self._roster.take(kind, count)
+            for index, run in enumerate(runs):
+                self._enter(WorkerRef(job, index, 0, 0, 0), None, run)
+            return runs
+
+    def put_back(self, job: int) -> None:
+        """What was taken for `job` has none after all."""
+        with self._lock:
+            for member in reversed([m for m in self._members.values() if m.ref.job == job]):
+                self.lost(member)
+                for run in self._roster.remove(member.ref):
+                    self._roster.push_front(run)
+
+    def submitted(self, job: int, ids: Sequence[str]) -> None:
+        """What was taken for `job` is in the queue; `ids` are those of its elements."""
+        with self._lock:
+            for member in self._members.values():
+                if member.ref.job == job:
+                    self._posted(member, ids[member.ref.element])
+
+    def requeued(self, ref: WorkerRef, job_id: str, number: int, attempt: int) -> bool:
+        """The job of task `number` starts anew; whether its worker-to-be `ref` has an attempt to make.
+
+        What was lost, or never begun, is pending again by now; what is done or given up is not.
+        """
+        with self._lock:
+            run = self._roster.reclaim(number)
+            if run is None:
+                return False
+            again = run.part(0, 1, attempt)
+            again.free += attempt - run.attempt
+            self._enter(ref, job_id, again)
+        self._cancelled()  # it may have been, meanwhile
+        return True
+
+    def _enter(self, ref: WorkerRef, job_id: Optional[str], run: Run) -> None:
         member = Member(ref, self._run.inbox_writer(ref), Post(str(ref), None, None, None))
         member.leaving = True  # nothing else is for it
         member.assigned.append(run)
-        self._members[run.first] = member
-        return member
+        self._members[run.first] = self._roster.members[ref] = member
+        if job_id is not None:
+            self._posted(member, job_id)
+
+    def _posted(self, member: Member, job_id: str) -> None:
+        member.post = Post(str(member.ref), None, None, job_id)
+        future = self._futures.futures.get(member.current)
+        if future is not None:
+            future._post = member.post
+
+    # -- out of them (lock held) ----------------------------------------------------------------
 
     def started(self, member: Member) -> None:
         """A worker says that it has claimed its task, and begins."""
@@ -53,33 +110,52 @@ class QueuedTasks:
         """A worker is gone, started or not."""
         self._members.pop(member.current, None)
 
-    def find(self, number: int) -> Member | None:
-        """Who is to run task `number`; None if it is not queued in a job of its own, or not any more."""
-        return self._members.get(number)
+    # -- cancelled before they started (any thread) ---------------------------------------------
 
-    def all(self) -> list[Member]:
-        """Everybody who has not started, as far as is known."""
-        return list(self._members.values())
+    def may_cancel(self, number: Optional[int]) -> bool:
+        """Whether a task can still be cancelled; if so, a job that has it will not start it any more."""
+        with self._lock:
+            member = self._members.get(number) if number is not None else None
+        return member is None or self._claim(member)
 
-    def unwanted(self) -> list[Member]:
-        """Those whose task somebody has cancelled."""
-        return [m for m in self._members.values() if m.assigned[0].sink.sweeps(m.current)]
+    def withdraw(self) -> list[int]:
+        """Drop tasks that were cancelled; returns their numbers."""
+        with self._lock:
+            unwanted = [m for m in self._members.values() if m.assigned[0].sink.sweeps(m.current)]
+        # A future is cancelled by who has claimed it.  The items of a map are cancelled all together, and
+        # those that have been claimed by their workers go on.
+        chosen = [m for m in unwanted if self._claim(m) or m.assigned[0].sink is self._futures]
+        numbers = []
+        with self._lock:
+            for run in self._drop(chosen):
+                run.sink.sweep(run.first, 1)
+                numbers.append(run.first)
+        return numbers
 
-    def claim(self, member: Member) -> bool:
-        """Whether `member` will never start, because we were the first to say so."""
+    def withdraw_all(self) -> list[Run]:
+        """Drop everything that has not started; returns the tasks, which are then nobody's."""
+        with self._lock:
+            everybody = list(self._members.values())
+        chosen = [member for member in everybody if self._claim(member)]
+        with self._lock:
+            return self._drop(chosen)
+
+    def unneeded(self) -> list[WorkerRef]:
+        """Supervisors whose jobs have nothing to do any more; told once."""
+        with self._lock:
+            found, self._unneeded = self._unneeded, []
+        return found
+
+    def _claim(self, member: Member) -> bool:
+        """Whether `member` will never start, because we were the first to say so; may take a while."""
         try:
             return self._run.claim(member.ref)
         except OSError as error:
             log.warning("cannot settle whether task %d is to start: %s", member.current, error)
             return False
 
-    def drop(self, members: Iterable[Member]) -> list[Member]:
-        """These are not needed; returns those that were there still."""
+    def _drop(self, members: Iterable[Member]) -> list[Run]:
+        """Forget those of `members` that are still here; returns their tasks."""
         dropped = [m for m in members if self._members.pop(m.current, None) is not None]
         self._unneeded += [member.ref.supervisor for member in dropped]
-        return dropped
-
-    def take_unneeded(self) -> list[WorkerRef]:
-        """The supervisors of all that were dropped since this was last asked."""
-        found, self._unneeded = self._unneeded, []
-        return found
+        return [run for member in dropped for run in self._roster.remove(member.ref)]

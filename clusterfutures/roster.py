@@ -183,6 +183,16 @@ class Roster:
             taken.append(queue.cut(1))
         return taken
 
+    def reclaim(self, number: int) -> Run | None:
+        """Take a task that was put back by itself; None if it is not pending."""
+        for queue in self._queues.values():
+            for run in queue.runs:
+                if (run.first, run.count) == (number, 1):
+                    queue.runs.remove(run)
+                    queue.tasks -= 1
+                    return run
+        return None
+
     def waiting(self) -> dict[int, int]:
         """How many tasks of each kind are pending."""
         return {kind: queue.tasks for kind, queue in self._queues.items()}

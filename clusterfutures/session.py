@@ -163,8 +163,8 @@ class Session:
     def _jobs(self, events: Events) -> Allocation:
         if not self.settings.job_per_task:
             return Allocation(self.run, self.scheduler, self._recipes, events)
-        dispatcher = self.dispatcher
-        offer = Offer(dispatcher.take, dispatcher.put_back, dispatcher.queued)
+        queued = self.dispatcher.queued
+        offer = Offer(queued.take, queued.put_back, queued.submitted, queued.requeued)
         return TaskJobs(
             self.run, self.scheduler, self._recipes, events, offer, self.settings.max_queued
         )

@@ -137,6 +137,18 @@ class RunDirectory:
         folder = os.path.join(folder, f"{ref.element}.{ref.restart}")
         return folder if ref.slot < 0 else os.path.join(folder, f"{ref.slot}.{ref.generation}")
 
+    def begun(self, job: int) -> list[WorkerRef]:
+        """The supervisors of a job that have a directory: whoever has begun is among them.
+
+        Raises OSError if the job's own cannot be listed.
+        """
+        found = []
+        for name in os.listdir(self.job(job)):
+            element, _, restart = name.partition(".")
+            if element.isdecimal() and restart.isdecimal():
+                found.append(WorkerRef(job, int(element), int(restart)))
+        return found
+
     def markers(self, ref: WorkerRef) -> str:
         """The map in which a supervisor's workers record what they are at."""
         return os.path.join(self.home(ref.supervisor), "markers")

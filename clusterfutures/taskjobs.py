@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from clusterfutures.allocation import GATHER_AT_MOST, Allocation, Element, Events, Recipe
 from clusterfutures.journal import Run
-from clusterfutures.schedulers.base import Scheduler
+from clusterfutures.schedulers.base import JobStatus, Scheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.submissions import Submission
+
+log = logging.getLogger("clusterfutures")
 
 
 class Offer(NamedTuple):
     """Where tasks come from: `take` gives up to so many of a kind for a job.
 
-    `put_back` takes those of a job again, `queued` is told the ids of its elements.
+    `put_back` takes those of a job again, `submitted` is told the ids of its elements.  `requeued` is told
+    that a worker-to-be will make a further attempt at a task, and says whether that is needed.
     """
 
     take: Callable[[int, int, int], list[Run]]
     put_back: Callable[[int], None]
-    queued: Callable[[int, list[str]], None]
+    submitted: Callable[[int, list[str]], None]
+    requeued: Callable[[WorkerRef, str, int, int], bool]
 
 
 class TaskJobs(Allocation):
@@ -45,6 +50,7 @@ class TaskJobs(Allocation):
         self._offer, self._max_queued = offer, max_queued
         self._max_workers = 0
         self._throttles: dict[int, int] = {}  # by job number; 0: none
+        self._carried: dict[tuple[int, int], tuple[int, int]] = {}  # by job, element: task, its first attempt
         self._waiting = 0  # tasks, when last asked
         self._grew = 0.0  # when there were last more of them
 
@@ -52,7 +58,9 @@ class TaskJobs(Allocation):
 
     def _miss(self, wanted: Mapping[int, int], most: int) -> int:
         """So many tasks of each kind wait for a job; submits one for some of them if it is time."""
-        self._max_workers = most
+        if most != self._max_workers:
+            self._max_workers = most
+            self._loosen()
         waiting = sum(wanted.values())
         if waiting > self._waiting:
             self._grew = time.monotonic()
@@ -88,11 +96,12 @@ class TaskJobs(Allocation):
             self._offer.put_back(job)
             return None
         self._throttles[job] = throttle
+        self._carried.update({(job, index): (run.first, run.attempt) for index, run in enumerate(runs)})
         return submission._replace(request=submission.request._replace(throttle=throttle))
 
     def _hand_over(self, submission: Submission, ids: list[str]) -> None:
         job = submission.request.job
-        self._offer.queued(job, ids)
+        self._offer.submitted(job, ids)
         for index, job_id in enumerate(ids):
             supervisor = WorkerRef(job, index)
             inbox = self._run.inbox_writer(supervisor)
@@ -103,6 +112,27 @@ class TaskJobs(Allocation):
         del self._throttles[job]
         self._offer.put_back(job)
         super()._refused(submission, error)
+
+    def _resume(self, element: Element) -> None:
+        """The job has its task with it, and starts with the next attempt at it."""
+        number, attempt = self._carried[element.ref.job, element.ref.element]
+        worker = element.ref._replace(slot=0, generation=0)
+        if not self._offer.requeued(worker, element.job_id, number, attempt + element.ref.restart):
+            self.withdraw([element.ref])
+
+    def _ended(self, element: Element, status: JobStatus) -> None:
+        super()._ended(element, status)
+        self._carried.pop((element.ref.job, element.ref.element), None)
+
+    def begun(self) -> list[WorkerRef]:
+        """Of thousands that wait, those that have begun: one listing a job tells, and no look at each."""
+        found: list[WorkerRef] = []
+        for job in {ref.job for ref in self.elements if not self._events.heard(ref)}:
+            try:
+                found += self._run.begun(job)
+            except OSError as error:
+                log.warning("cannot see which elements of job %d have begun: %s", job, error)
+        return found
 
     # -- the throttle ---------------------------------------------------------------------------
 

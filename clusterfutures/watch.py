@@ -63,7 +63,7 @@ class Peer:
     def __init__(self, ref: WorkerRef, outbox: LogReader) -> None:
         self.ref, self.outbox = ref, outbox
         self.caller: Optional[Caller] = None
-        self.ready = 0.0  # when it said that it can take tasks
+        self.mute_since = 0.0  # when it said by file that it can take tasks, without having called
         self.heard = False
         self.suspect_since = 0.0
 
@@ -95,7 +95,7 @@ class Watch:
         self._nudge = threading.Event()  # stands in for the bell's poll where there is none
         self._pause = self._timeout = SHORTEST_POLL
         self._mute = True  # somebody has no bell: what it writes is found by looking
-        self._looked = self._chored = 0.0
+        self._looked = self._listed = self._chored = 0.0
         self._lease = Lease(0, bell.address if bell is not None else "")
         self._leased = 0.0
         self._deadline = 0.0  # when the next, harder step of ending is due
@@ -175,7 +175,7 @@ class Watch:
         self._kill_doomed()
         self.dispatcher.pump()
         self.dispatcher.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
-        self.allocation.withdraw(self.dispatcher.unneeded())
+        self.allocation.withdraw(self.dispatcher.queued.unneeded())
         self.allocation.shrink(self.dispatcher.max_workers)
         wanted = self.dispatcher.wanted()
         self.allocation.want(wanted, self.dispatcher.max_workers)
@@ -194,7 +194,7 @@ class Watch:
     def _tell_who_is_mute(self, now: float) -> None:
         """Say, once, that there is no way to the doorbell for somebody who has had the time to find it."""
         for peer in self._peers.values():
-            if peer.caller is None and peer.ready and now - peer.ready > MUTE_AFTER:
+            if peer.mute_since and now - peer.mute_since > MUTE_AFTER:
                 self._told_mute = True
                 log.warning(
                     "worker %s does not reach the doorbell at %s: what it does is found by looking, later; "
@@ -225,7 +225,7 @@ class Watch:
                         self._silent.add(peer.ref)
                         self._be_curious()
                 continue
-            peer.caller = event.line
+            peer.caller, peer.mute_since = event.line, 0.0
             self._silent.discard(peer.ref)
             if event.opened:
                 event.line.ring(Record(LOOK))  # what was written before there was a line
@@ -244,6 +244,10 @@ class Watch:
     def _look(self, now: float) -> None:
         """Read everything, rung or not."""
         self._looked = now
+        if (self.bell is None or self._told_mute) and now - self._listed > SAFETY_LOOK:
+            self._listed = now
+            for ref in self.allocation.begun():
+                self._peer(ref)
         if not self._hear(list(self._peers.values())):
             self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
 
@@ -341,8 +345,8 @@ class Watch:
     def _ready(self, ref: WorkerRef, ready: Ready) -> None:
         self.allocation.ready(ref.supervisor)
         peer = self._peers.get(ref)
-        if peer is not None:
-            peer.ready = time.monotonic()
+        if peer is not None and peer.caller is None:
+            peer.mute_since = time.monotonic()
         post = Post(str(ref), ready.pid, ready.node, ready.job_id)
         self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
         if not self.allocation.serves(ref.supervisor):
@@ -399,8 +403,10 @@ class Watch:
         left = [ref for ref in self._peers if ref.slot >= 0 and ref.supervisor == element.ref]
         self._buried[element.ref._replace(generation=0)] = element.ref.generation
         self._scheduler.sweep(element.job_id, self.dispatcher.pids(left))
+        known = None if element.cancelled else status
         for ref in left:
-            self._bury(ref, self._unexplained.get(ref), None if element.cancelled else status)
+            self._bury(ref, self._unexplained.get(ref), known)
+        self.dispatcher.never_came(element.ref._replace(slot=0, generation=0), known)
         self.dispatcher.forget(element.ref)
 
     def _take_final(self, peer: Peer) -> None:

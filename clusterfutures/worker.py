@@ -163,7 +163,10 @@ class Worker:
             return 1
         if self.specification.tasks:
             own = self.specification.tasks[self.ref.element * ASSIGN_SIZE :]
-            self._queue.extend(self._assigned(Assign.unpack(own)))
+            assign = Assign.unpack(own)
+            # A job that the scheduler starts anew makes a further attempt.
+            assign = assign._replace(attempt=assign.attempt + self.ref.restart)
+            self._queue.extend(self._assigned(assign))
             self._leaving = True
         attendant = Attendant(self)
         os.register_at_fork(after_in_child=self._note_fork)

@@ -20,9 +20,11 @@ NO_WORKING_DIRECTORY = 118
 
 EXIT_CODES = {
     NO_RUN_DIRECTORY: "the run directory is not visible on the node; choose another with run_dir=",
+    126: "its program cannot be executed on the node; see python=",
+    127: "there is no such program on the node; see python=, modules= and setup=",
     NO_WORKING_DIRECTORY: "the working directory is not visible on the node; choose another with cwd=",
 }
-"""What the script's own exit codes mean."""
+"""What the exit codes of a script mean that did not get to its program."""
 
 
 class Variables(NamedTuple):
