@@ -27,10 +27,6 @@ DRIFT = 3.0  # seconds by which the end of a wall time must have moved to be wor
 FAILED_STARTS = 3  # jobs in a row that end before a worker of theirs was ready
 
 
-PLANNED = (JobState.PREEMPTED, JobState.NODE_FAILED)
-"""Ends that say nothing of whether a worker can be started."""
-
-
 class Recipe(NamedTuple):
     """How the jobs of a run are made.
 
@@ -115,6 +111,9 @@ class Allocation:
     Belongs to the watching thread; what the clerk brings back is posted there.  Tasks of one kind are run by
     the workers of one recipe: `recipes` has them by the kind's number.
     """
+
+    planned: tuple[JobState, ...] = (JobState.PREEMPTED, JobState.NODE_FAILED)
+    """Ends that say nothing of whether a worker can be started."""
 
     def __init__(
         self, run: RunDirectory, scheduler: Scheduler, recipes: Sequence[Recipe], events: Events
@@ -288,7 +287,8 @@ class Allocation:
             element = self.elements[ref] = Element(ref, job_id, inbox, submission.kind, submission.each)
             if want != submission.each:
                 self._set_want(element, want)
-            self._events.came(element)
+            if not self._run.shared:
+                self._events.came(element)  # elsewhere it may wait for hours, and looking costs the server
 
     def _refused(self, submission: Submission, error: Exception) -> None:
         if isinstance(error, (SubmitLimitReached, TooLarge)):
@@ -337,7 +337,7 @@ class Allocation:
                 changed |= self._learn(element, found.get(element.job_id))
         self._loosen()
         if changed:
-            self._interval = max(self._interval, self._scheduler.interval)
+            self._interval = min(self._interval, self._scheduler.interval)
         elif not (self.urgent or self.closed):
             self._interval = min(self._interval * 1.5, self._scheduler.longest_interval)
 
@@ -358,8 +358,9 @@ class Allocation:
             return False  # it says nothing, or is from before the last start
         element.status = status
         if before.state is not status.state and status.state is JobState.RUNNING:
-            self._interval = self._scheduler.closing_interval  # as after a submission
-            self._events.came(element)  # if nobody has heard of it before
+            if not self._events.heard(element.ref):
+                self._interval = self._scheduler.closing_interval  # as after a submission
+            self._events.came(element)
         if status.state is JobState.RUNNING:
             self._note_end(element, math.inf if status.time_left is None else now + status.time_left)
         if status.state.ended:
@@ -380,7 +381,9 @@ class Allocation:
         self._events.gone(element, status)
         self.elements.pop(element.ref, None)
         element.inbox.abandon()
-        if element.ref in self.alive or self.closed or element.leaving or status.state in PLANNED:
+        if element.ref in self.alive or self.closed or element.leaving:
+            return
+        if status.state in self.planned and not element.gave_up:
             return
         self._failed_starts.add(element.ref.job)
         why = self._why(element, status)
@@ -407,8 +410,14 @@ class Allocation:
         """A worker of this supervisor has ended."""
 
     def begun(self) -> list[WorkerRef]:
-        """Supervisors that have begun unheard of; none here, since all of them are looked after."""
-        return []
+        """Of all that wait, those that have begun: one listing a job tells, and no look at each."""
+        found: list[WorkerRef] = []
+        for job in {ref.job for ref in self.elements if not self._events.heard(ref)}:
+            try:
+                found += self._run.begun(job)
+            except OSError as error:
+                log.warning("cannot see which elements of job %d have begun: %s", job, error)
+        return found
 
     def gave_up(self, ref: WorkerRef, reason: str) -> None:
         """A supervisor says that its workers die before they are ready."""

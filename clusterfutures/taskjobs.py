@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -11,9 +10,8 @@ from clusterfutures.allocation import GATHER_AT_MOST, Allocation, Element, Event
 from clusterfutures.journal import Run
 from clusterfutures.schedulers.base import JobStatus, Scheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.states import JobState
 from clusterfutures.submissions import Submission
-
-log = logging.getLogger("clusterfutures")
 
 
 class Offer(NamedTuple):
@@ -36,6 +34,9 @@ class TaskJobs(Allocation):
     that comes to its end leaves over is given to the next one.  `max_queued` bounds the elements that are
     submitted and not over yet.
     """
+
+    # Who cancels a queued job has its task fail, which is not submitted again.
+    planned = (*Allocation.planned, JobState.CANCELLED)
 
     def __init__(
         self,
@@ -123,16 +124,6 @@ class TaskJobs(Allocation):
     def _ended(self, element: Element, status: JobStatus) -> None:
         super()._ended(element, status)
         self._carried.pop((element.ref.job, element.ref.element), None)
-
-    def begun(self) -> list[WorkerRef]:
-        """Of thousands that wait, those that have begun: one listing a job tells, and no look at each."""
-        found: list[WorkerRef] = []
-        for job in {ref.job for ref in self.elements if not self._events.heard(ref)}:
-            try:
-                found += self._run.begun(job)
-            except OSError as error:
-                log.warning("cannot see which elements of job %d have begun: %s", job, error)
-        return found
 
     # -- the throttle ---------------------------------------------------------------------------
 
