@@ -79,7 +79,7 @@ class Element:
         self.gave_up = ""
         self.status = JobStatus(JobState.UNKNOWN)
         self.missed = 0.0  # since when the scheduler does not know it; 0 if it does
-        self.ends = 0.0  # when its wall time does, on our clock; 0 for never, or not known yet
+        self.ends = math.inf  # when its wall time does, on our clock, as far as is known
 
     @property
     def log_of(self) -> tuple[int, int]:
@@ -128,6 +128,7 @@ class Allocation:
         self._unneeded: dict[WorkerRef, float] = {}  # to be withdrawn: since when
         self._failed_starts: set[int] = set()  # jobs in a row that came to nothing
         self._asking = False
+        self._answers = True  # the scheduler did, the last time
         self._asked = 0.0
         self._interval = scheduler.interval
         self.urgent = False  # somebody waits for the reason why a worker died
@@ -189,8 +190,7 @@ class Allocation:
     def patience(self) -> float:
         """Seconds until it may be time to :meth:`want` or :meth:`ask` again."""
         asking = self._scheduler.closing_interval if self.urgent else math.inf
-        if self._unneeded:
-            asking = min(asking, max(self._until_withdrawal, 0.01))
+        asking = min(asking, max(self._until_withdrawal, 0.01))
         if not self._missed_since and self._desk.current is None:
             return asking
         gathered = self._missed_since + self._recipes[0].gather - time.monotonic()
@@ -229,9 +229,12 @@ class Allocation:
         element = self.elements.get(supervisor)
         return element is None or not element.leaving
 
-    def cancel_waiting(self, kind: int, surplus: int) -> None:
-        """Take jobs with up to so many workers, which nothing was heard of yet, out of the queue."""
-        chosen = []
+    def cancel_waiting(self, kind: int, surplus: int) -> int:
+        """Take jobs with up to so many workers, which nothing was heard of yet, out of the queue.
+
+        Returns with how many.
+        """
+        chosen: list[Element] = []
         for element in reversed(list(self.elements.values())):
             waits = element.status.state is JobState.PENDING and not self._events.heard(element.ref)
             if waits and not element.leaving and element.kind == kind and element.want <= surplus:
@@ -239,6 +242,7 @@ class Allocation:
                 element.leaving = True
                 chosen.append(element)
         self._cancel(chosen)
+        return sum(element.want for element in chosen)
 
     def _set_want(self, element: Element, workers: int) -> None:
         element.want = workers
@@ -329,8 +333,13 @@ class Allocation:
     ) -> None:
         self._asking = False
         if found is None:
-            log.warning("the scheduler did not answer, which changes nothing: %s", error)
+            if self._answers:
+                log.warning("the scheduler does not answer, which changes nothing: %s", error)
+            self._answers = False
             return
+        if not self._answers:
+            log.info("the scheduler answers again")
+        self._answers = True
         changed = False
         for element in asked:
             if element.ref in self.elements:
@@ -490,8 +499,7 @@ class Allocation:
     def withdraw(self, supervisors: Sequence[WorkerRef]) -> None:
         """Take these out of the queue, since nobody needs them any more: all that come in a row at once."""
         self._unneeded.update(dict.fromkeys(supervisors, time.monotonic()))
-        # What is on its way to the scheduler can be taken back when it has arrived.
-        if not self._unneeded or self._until_withdrawal > 0.0 or self._desk.current is not None:
+        if self._until_withdrawal > 0.0:
             return
         chosen = [self.elements[ref] for ref in self._unneeded if ref in self.elements]
         self._unneeded.clear()
@@ -501,7 +509,10 @@ class Allocation:
 
     @property
     def _until_withdrawal(self) -> float:
-        """Seconds to wait for more that come in the same row."""
+        """Seconds to wait for more that come in the same row; without end if there is nothing to do."""
+        # What is on its way to the scheduler can be taken back when it has arrived.
+        if not self._unneeded or self._desk.current is not None:
+            return math.inf
         first, last = next(iter(self._unneeded.values())), next(reversed(self._unneeded.values()))
         return min(last + self._recipes[0].gather, first + GATHER_AT_MOST) - time.monotonic()
 

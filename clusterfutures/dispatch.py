@@ -25,8 +25,6 @@ from clusterfutures.obituary import Post, worker_lost
 from clusterfutures.queued import QueuedTasks
 from clusterfutures.records import (
     ASKED,
-    ASSIGN,
-    GIVEN,
     LEAVE,
     OUTCOME_HEAD,
     RAISED,
@@ -36,7 +34,7 @@ from clusterfutures.records import (
     Cost,
     Ended,
 )
-from clusterfutures.roster import Bundle, Member, Roster, share_out, without
+from clusterfutures.roster import Member, Roster, share_out, without
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
@@ -44,6 +42,7 @@ from clusterfutures.waiting import WaitingRoom
 
 log = logging.getLogger("clusterfutures")
 
+LONE_BYTES = 1 << 16  # a lone call stays in memory until it is done, which larger ones should not
 FREE_RERUNS = 10  # times that a task may lose its worker to the site's own plans, at no charge
 
 
@@ -103,19 +102,49 @@ class Dispatcher:
     ) -> ClusterFuture[Any]:
         """One task with a future."""
         future: ClusterFuture[Any] = ClusterFuture(self)
-        at_once = False
+        if not parents and self._give(future, style, function, body, policy):
+            return future
         with self._lock:
-            number = future.task = self._enter(1)
-            self._futures.futures[number] = future
+            number = self._register(future)
             if not parents:
-                # A lone call for an idle worker is fastest without another thread.
-                at_once = not self._fresh and self.unfinished <= len(self._roster.members)
                 self._append(number, style, function, body, policy)
         if parents:
             self._wait_for(Fresh(number, style, function, [body], self._futures, policy), parents)
-        elif not (at_once and self.try_pump()) or self.deaf:
+        else:
             self._wake()
         return future
+
+    def _register(self, future: ClusterFuture[Any]) -> int:
+        """Number a task with a future; lock held."""
+        number = future.task = self._enter(1)
+        self._futures.futures[number] = future
+        return number
+
+    def _give(
+        self, future: ClusterFuture[Any], style: int, function: Function, body: bytes, policy: Policy
+    ) -> bool:
+        """Hand a lone call straight to an idle worker: fastest without another thread.
+
+        False if there is no such worker, or if somebody else is writing, who then will see to the call.
+        """
+        if len(body) > LONE_BYTES or not self._io.acquire(False):
+            return False
+        try:
+            with self._lock:
+                lone = not self._fresh and self.unfinished < len(self._roster.members)
+                member = self._roster.idle(policy.kind) if lone else None
+                if member is None:
+                    return False
+                run = Run.lone(self._register(future), style, function, body, self._futures, policy)
+                future.begin(member.post)
+                member.take([run])
+            self.journal.publish()  # the function, which may be new
+            self._assign(member, [run])
+        finally:
+            self._io.release()
+        if self.deaf:
+            self._wake()
+        return True
 
     def _append(self, number: int, style: int, function: Function, body: bytes, policy: Policy) -> None:
         """One more fresh task; neighbours of a kind share one object, which spares the garbage collector."""
@@ -211,17 +240,6 @@ class Dispatcher:
 
     # -- writing (one thread at a time) ---------------------------------------------------------
 
-    def try_pump(self) -> bool:
-        """:meth:`pump`, unless another thread is at it."""
-        if not self._io.acquire(False):
-            return False
-        try:
-            self._pump()
-        finally:
-            self._io.release()
-        self._settle_late()
-        return True
-
     def pump(self) -> None:
         """Write what is fresh, and assign what is pending to whoever can take it."""
         if self._fresh or self._sweep or self.unfinished:
@@ -255,7 +273,7 @@ class Dispatcher:
                 swept += bundle.cancelled
             self.unfinished -= len(swept)
         for bundle in bundles:
-            self._assign(bundle)
+            self._assign(bundle.member, bundle.runs)
         for member in recalls:
             self._recall(member)
         try:
@@ -299,20 +317,16 @@ class Dispatcher:
                     self._fail(item.sink, [item.first + index], error)
         return runs
 
-    def _assign(self, bundle: Bundle) -> None:
-        if not bundle.runs:
+    def _assign(self, member: Member, runs: Sequence[Run]) -> None:
+        if not runs:
             return
-        frames = []
-        for run in bundle.runs:
-            order = run.assignment()
-            frames.append(frame(GIVEN, order + run.batch) if run.batch else frame(ASSIGN, order))
         try:
-            self._send(bundle.member, b"".join(frames))
+            self._send(member, b"".join([run.order() for run in runs]))
         except OSError as error:
             with self._lock:
-                for run in bundle.runs:
-                    bundle.member.assigned.remove(run)
-            for run in bundle.runs:
+                for run in runs:
+                    member.assigned.remove(run)
+            for run in runs:
                 self._fail(run.sink, range(run.first, run.first + run.count), error)
 
     def _send(self, member: Member, data: bytes) -> None:
@@ -712,7 +726,7 @@ class Dispatcher:
         return [supervisor for supervisor in idle if self.dismiss_all(supervisor)]
 
     def dismiss_surplus(self, kind: int, count: int) -> list[WorkerRef]:
-        """Let about `count` workers of a kind go, with their supervisors; idle ones first."""
+        """Let `count` workers of a kind go, and those that share a job with them; idle ones first."""
         with self._lock:
             groups = [
                 (sum(len(m.assigned) for m in members), supervisor, len(members))
@@ -721,7 +735,7 @@ class Dispatcher:
             ]
         chosen = []
         for _, supervisor, size in sorted(groups):
-            if size <= count and self.dismiss_all(supervisor):
+            if count > 0 and self.dismiss_all(supervisor):
                 count -= size
                 chosen.append(supervisor)
         return chosen

@@ -72,6 +72,11 @@ class ClusterFuture(Future[T]):
         self._hold = dispatcher.hold
         self._submitted = time.monotonic()
 
+    def begin(self, post: Post) -> None:
+        """It starts at `post` before anybody has seen it, and could have cancelled it."""
+        self._post = post
+        self._state = "RUNNING"
+
     @property
     def worker(self) -> Optional[str]:
         """The worker that runs it, by name."""

@@ -9,9 +9,21 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from clusterfutures import payload
-from clusterfutures.logs import FRAME_HEAD, Location, frame
+from clusterfutures.logs import Location, frame
 from clusterfutures.pace import Pace
-from clusterfutures.records import CANCELLED, FUNCTION, NUMBER, TASKS, WAITING, Assign, Batch, Waiting
+from clusterfutures.records import (
+    ASSIGN,
+    CANCELLED,
+    FUNCTION,
+    GIVEN,
+    NUMBER,
+    TASKS,
+    WAITING,
+    Assign,
+    Batch,
+    Task,
+    Waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +33,7 @@ if TYPE_CHECKING:
 
 BATCH_TASKS = 1024
 BATCH_BYTES = 1 << 20
-LONE_BYTES = 1024
-"""A lone call's record up to this size goes into the inbox as well, where its worker finds it at once."""
+_NOWHERE = Location(0, 0, 0)
 
 
 class Policy(NamedTuple):
@@ -54,38 +65,59 @@ class Fresh(NamedTuple):
     policy: Policy
 
 
+class _Call(NamedTuple):
+    style: int
+    function: Location
+    body: bytes
+
+
 class Run:
     """Consecutive tasks of one function, written in one batch of the journal, that nobody has done yet.
 
     `start` is the index of the first in its batch; `done` counts outcomes once they are assigned; `free` are
-    those of the earlier attempts that cost no retry;
-    `batch` is the batch itself if it is a lone call's, else empty.  `began` and `elapsed` tell when the
-    next of them started (monotonic clock, seconds).
+    those of the earlier attempts that cost no retry.  `began` and `elapsed` tell when the next of them
+    started (monotonic clock, seconds).  A lone call is in no batch: it has its `call` here, and is
+    written into its worker's inbox as a whole.
     """
 
     __slots__ = (
-        "attempt", "batch", "began", "count", "done", "elapsed", "first", "free", "pace", "place", "policy",
+        "attempt", "began", "call", "count", "done", "elapsed", "first", "free", "pace", "place", "policy",
         "sink", "start",
     )  # fmt: skip
 
     def __init__(
         self, place: Location, start: int, first: int, count: int, sink: Sink, policy: Policy, pace: Pace,
-        attempt: int = 0,
+        attempt: int = 0, call: _Call | None = None,
     ) -> None:  # fmt: skip
         self.place, self.start, self.first, self.count = place, start, first, count
         self.sink, self.policy, self.pace, self.attempt = sink, policy, pace, attempt
-        self.batch = b""  # the record itself, for a lone call
+        self.call = call
         self.done = self.free = 0
         self.began = self.elapsed = 0.0
+
+    @classmethod
+    def lone(
+        cls, number: int, style: int, function: Function, body: bytes, sink: Sink, policy: Policy
+    ) -> Run:
+        """One task that is not in the journal."""
+        call = _Call(style, function.place, body)
+        return cls(_NOWHERE, 0, number, 1, sink, policy, function.pace, 0, call)
 
     def part(self, skip: int, count: int, attempt: int | None = None) -> Run:
         """`count` of its tasks, from the one behind the first `skip` on."""
         part = Run(
             self.place, self.start + skip, self.first + skip, count, self.sink, self.policy, self.pace,
-            self.attempt if attempt is None else attempt,
+            self.attempt if attempt is None else attempt, self.call,
         )  # fmt: skip
         part.free = self.free
         return part
+
+    def order(self) -> bytes:
+        """The frame that has a worker run it."""
+        if self.call is None:
+            return frame(ASSIGN, self.assignment())
+        task = Task(self.first, self.attempt, self.policy.timeout, self.pace.seconds, *self.call)
+        return frame(GIVEN, task.pack())
 
     def assignment(self) -> bytes:
         """The body of the record that has a worker run it."""
@@ -147,10 +179,6 @@ class Journal:
         with self._lock:
             place = self._log.write(b"".join(frames))
         runs: list[Run] = []
-        if len(fresh) == 1 and len(fresh[0].bodies) == 1 and place.length <= LONE_BYTES:
-            runs = _runs(batches[0], place)
-            runs[0].batch = frames[0][FRAME_HEAD:]
-            return runs
         offset = place.offset
         for batch, data in zip(batches, frames):
             runs += _runs(batch, Location(place.segment, offset, len(data)))
@@ -177,8 +205,9 @@ class Journal:
 
     def publish(self) -> None:
         """Make what was written visible on other machines."""
-        with self._lock:
-            self._log.publish()
+        if self._run.shared:
+            with self._lock:
+                self._log.publish()
 
     def close(self) -> None:
         """Close the log."""
@@ -207,8 +236,6 @@ def _by_reference(fn: Callable[..., Any], data: bytes) -> bool:
 
 def _batches(fresh: Sequence[Fresh]) -> list[list[Fresh]]:
     """Group what can stand in one record: consecutive numbers called in the same style."""
-    if len(fresh) == 1 and len(fresh[0].bodies) == 1:
-        return [[fresh[0]]]  # the lone call, which somebody is waiting for
     batches: list[list[Fresh]] = []
     expected, style, tasks, size = -1, -1, 0, 0
     for item in fresh:

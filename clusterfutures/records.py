@@ -25,7 +25,7 @@ CANCELLED = 4  # task numbers that will never run
 
 # -- in an inbox (driver -> worker or supervisor)
 ASSIGN = 10  # run these tasks
-GIVEN = 16  # run this one: an assignment together with its batch, which saves a lone call a look
+GIVEN = 16  # run this one, which is here and not in the journal: a lone call
 RECALL = 11  # hand back what has not been started
 LEAVE = 12  # finish what is assigned, then exit
 WANT = 13  # supervisor: have so many workers
@@ -51,6 +51,8 @@ ITEM = 1  # one argument
 STAR = 2  # a tuple of arguments
 UNREADABLE = 3  # not at all: the journal's record is damaged, and the body says how
 
+
+_new = tuple.__new__  # half of what calling a named tuple's class costs
 
 _BATCH = Struct("<BQII")
 _PLACE = Struct("<QQQ")
@@ -138,13 +140,38 @@ class Assign(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Assign:
-        """The inverse of :meth:`pack`; in a GIVEN record the batch follows."""
+        """The inverse of :meth:`pack`."""
         fields = _ASSIGN.unpack_from(data)
         return cls(Location(*fields[:3]), *fields[3:])
 
 
 ASSIGN_SIZE = _ASSIGN.size
 """Bytes of a packed :class:`Assign`."""
+
+
+_TASK = Struct("<QIddBQQQ")
+
+
+class Task(NamedTuple):
+    """One task, ready to be run: `function` is where its function stands, the rest as in :class:`Assign`."""
+
+    number: int
+    attempt: int
+    timeout: float
+    expected: float
+    style: int
+    function: Location
+    body: bytes
+
+    def pack(self) -> bytes:
+        """The record's body."""
+        return _TASK.pack(*self[:5], *self.function) + self.body
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Task:
+        """The inverse of :meth:`pack`."""
+        fields = _TASK.unpack_from(data)
+        return _new(cls, (*fields[:5], _new(Location, fields[5:]), data[_TASK.size :]))
 
 
 class Cost(NamedTuple):

@@ -44,6 +44,16 @@ class Member:
         self.busy_until = 0.0  # when it would be done by now if handing over cost nothing
         self.stdout = self.stderr = 0  # their ends after its last finished task
 
+    def take(self, runs: Sequence[Run]) -> None:
+        """It is handed these."""
+        now = time.monotonic()
+        if not self.assigned:
+            self.since = self.busy_until = now
+        for run in runs:
+            run.began = now
+            self.given += run.count
+        self.assigned.extend(runs)
+
     def load(self) -> float:
         """Seconds of work that it is expected to have left; large if it cannot be told."""
         total = 0.0
@@ -209,6 +219,16 @@ class Roster:
         """Workers that can take tasks."""
         return [m for m in self.members.values() if m.ready and not m.leaving]
 
+    def idle(self, kind: int) -> Member | None:
+        """A worker that would start a task of this kind at once; None also if other tasks come first."""
+        if self._queue(kind).runs:
+            return None
+        for member in self.members.values():
+            free = member.ready and not (member.assigned or member.leaving or member.recalled)
+            if free and member.kind == kind and (not self._max_tasks or member.given < self._max_tasks):
+                return member
+        return None
+
     def deal(self) -> list[Bundle]:
         """Bundles for whoever is idle or about to be."""
         bundles: list[Bundle] = []
@@ -231,7 +251,7 @@ class Roster:
             bundle = Bundle(member)
             self._fill(queue, bundle, target, cap)
             if bundle.runs or bundle.cancelled:
-                self._hand_over(bundle)
+                member.take(bundle.runs)
                 bundles.append(bundle)
             if not queue.runs:
                 break
@@ -257,16 +277,6 @@ class Roster:
         cancelled = run.sink.begin(run.first, run.count, bundle.member.post)
         bundle.cancelled += cancelled
         return cancelled
-
-    @staticmethod
-    def _hand_over(bundle: Bundle) -> None:
-        member, now = bundle.member, time.monotonic()
-        if not member.assigned:
-            member.since = member.busy_until = now
-        for run in bundle.runs:
-            run.began = now
-            member.given += run.count
-        member.assigned.extend(bundle.runs)
 
     def _idle_kinds(self) -> set[int]:
         """Kinds of which a worker is idle, though perhaps only for lack of a look."""

@@ -129,6 +129,7 @@ class Submissions:
 
     def _wait_longer(self, error: Exception) -> None:
         first, most = PATIENCE
+        level = logging.INFO if self._pause else logging.WARNING  # it may go on for hours
         self._pause = min(max(first, 2 * self._pause), most)
         self._next = time.monotonic() + self._pause
-        log.warning("no new job yet, trying again in %.0f s: %s", self._pause, error)
+        log.log(level, "no new job yet, trying again in %.0f s: %s", self._pause, error)

@@ -420,10 +420,11 @@ class Watch:
         if len(wanted) < 2:
             return
         surplus = self.allocation.surplus(wanted)
-        short = -sum(min(count, 0) for count in surplus.values())
-        for kind, count in surplus.items() if short else ():
-            self.allocation.cancel_waiting(kind, min(count, short))
-            for supervisor in self.dispatcher.dismiss_surplus(kind, min(count, short)):
+        room = self.dispatcher.max_workers - sum(map(self.allocation.capacity, wanted))
+        short = -sum(min(count, 0) for count in surplus.values()) - room
+        for kind, count in surplus.items() if short > 0 else ():
+            left = min(count, short) - self.allocation.cancel_waiting(kind, min(count, short))
+            for supervisor in self.dispatcher.dismiss_surplus(kind, left):
                 self.allocation.retire(supervisor)
 
     def _dismiss_idle(self, now: float, wanted: dict[int, int], timeout: float) -> None:

@@ -23,7 +23,7 @@ from time import perf_counter
 
 from clusterfutures import payload
 from clusterfutures.functions import Functions
-from clusterfutures.light import NamedTuple, signal
+from clusterfutures.light import signal
 from clusterfutures.link import Link
 from clusterfutures.logs import CorruptRecord, Location, frame
 from clusterfutures.records import (
@@ -50,6 +50,7 @@ from clusterfutures.records import (
     Assign,
     Batch,
     Ready,
+    Task,
     unbind,
 )
 
@@ -113,25 +114,13 @@ class Marker:
         return task, deadline * 1e-9, state
 
 
-class Job(NamedTuple):
-    """One task, ready to be run."""
-
-    number: int
-    attempt: int
-    timeout: float
-    expected: float
-    style: int
-    function: Location
-    body: bytes
-
-
 class Worker:
     """The state of one worker process."""
 
     def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification, marker: Marker) -> None:
         self.run_directory, self.ref, self.specification, self._marker = run, ref, spec, marker
         self._link = Link(run, ref, spec.orphan_timeout)
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Task] = deque()
         self._functions = Functions(run)
         self._batch: tuple[Location | None, Batch | None] = (None, None)
         self._writing = _thread.allocate_lock()  # the outbox: main thread and attendant
@@ -149,7 +138,7 @@ class Worker:
         self._printed = _printed()  # bytes on stdout and stderr when last looked at
         self._measured = True  # CPU and memory were read since the last bundle
         self._unseen = False  # something may have been printed since
-        self.current: Job | None = None
+        self.current: Task | None = None
         self.forked = False  # this is a child of the worker, which a task made
         self.busy = False
 
@@ -221,8 +210,7 @@ class Worker:
     def _handle(self, frames: list[Frame]) -> None:
         for kind, body in frames:
             if kind == GIVEN:
-                batch = Batch.unpack(body[ASSIGN_SIZE:])
-                self._queue.extend(self._jobs(Assign.unpack(body), batch))
+                self._queue.append(Task.unpack(body))
             elif kind == ASSIGN:
                 self._queue.extend(self._assigned(Assign.unpack(body)))
             elif kind == RECALL:
@@ -232,29 +220,15 @@ class Worker:
             elif kind == TIME_LEFT:
                 self.ends = time.monotonic() + SECONDS.unpack(body)[0]
 
-    def _assigned(self, assign: Assign) -> Iterable[Job]:
+    def _assigned(self, assign: Assign) -> Iterable[Task]:
         try:
             batch = self._batch_at(assign.place)
         except (OSError, CorruptRecord) as error:
             # Each of its tasks ends with this: lost in silence they would be waited for without end.
             numbers = range(assign.first, assign.first + assign.tasks)
             text = f"cannot read the task from the run directory: {error}".encode()
-            return [Job(n, assign.attempt, 0.0, 0.0, UNREADABLE, assign.place, text) for n in numbers]
-        return self._jobs(assign, batch)
-
-    @staticmethod
-    def _jobs(assign: Assign, batch: Batch) -> Iterable[Job]:
-        start, count = assign.start, assign.tasks
-        fields = zip(
-            range(assign.first, assign.first + count),
-            repeat(assign.attempt),
-            repeat(assign.timeout),
-            repeat(assign.expected),
-            repeat(batch.style),
-            [batch.places[index] for index in batch.functions[start : start + count]],
-            batch.bodies[start : start + count],
-        )
-        return map(tuple.__new__, repeat(Job), fields)  # a tenth of what calling Job each time costs
+            return [Task(n, assign.attempt, 0.0, 0.0, UNREADABLE, assign.place, text) for n in numbers]
+        return _tasks(assign, batch)
 
     def _batch_at(self, place: Location) -> Batch:
         last, batch = self._batch
@@ -276,13 +250,13 @@ class Worker:
             count += 1
         self._tell(kind, NUMBER.pack(count))
 
-    def _too_late_for(self, job: Job) -> bool:
-        """Whether the wall time will probably be over before `job` is; if so, hand it back and retire.
+    def _too_late_for(self, task: Task) -> bool:
+        """Whether the wall time will probably be over before `task` is; if so, hand it back and retire.
 
         The first task of a worker that began with its job is always run: no other one has more time.
         """
         first = not self._done and not self.ref.generation
-        if first or time.monotonic() + job.expected + RESERVE < self.ends:
+        if first or time.monotonic() + task.expected + RESERVE < self.ends:
             return False
         self._leaving, self._rests_as = True, RETIRES
         self._hand_back(RETIRED, 1)
@@ -295,12 +269,12 @@ class Worker:
         queue, limit = self._queue, self.specification.max_tasks
         while not (limit and self._done >= limit):
             try:
-                job = queue.popleft()
+                task = queue.popleft()
             except IndexError:
                 break
-            if self.ends and self._too_late_for(job):
+            if self.ends and self._too_late_for(task):
                 break
-            self._run_job(job)
+            self._run_task(task)
             self._done += 1
         self._ring()
         self.current = None
@@ -310,18 +284,18 @@ class Worker:
             self._peaks.forget()
             self._cpu, self._peak = _usage()
 
-    def _run_job(self, job: Job) -> None:
+    def _run_task(self, task: Task) -> None:
         """The hot path of the worker: what it costs, each of a million tasks pays."""
-        deadline = time.monotonic() + job.timeout if job.timeout else 0.0
-        self.current = job
-        self._marker.set(job.number + 1, deadline, RUNS)
+        deadline = time.monotonic() + task.timeout if task.timeout else 0.0
+        self.current = task
+        self._marker.set(task.number + 1, deadline, RUNS)
         if deadline and os.getppid() == self._parent:
             os.kill(self._parent, ALARM)  # the supervisor sleeps until the earliest deadline it knows
-        if job.style == CALL and self._unseen:
+        if task.style == CALL and self._unseen:
             self._printed = _printed()
         before = self._printed
         began = perf_counter()
-        status, body = self._outcome(job)
+        status, body = self._outcome(task)
         ended = perf_counter()
         if self.forked:
             os._exit(1)  # a child that the task forked came back from it: its outcome is not ours to tell
@@ -335,24 +309,24 @@ class Worker:
             self._cpu, self._peak = _usage()
             cpu = max(self._cpu + cpu, 0.0)
         # Items of a map have no future to ask for their output: whose it is need not be known.
-        self._unseen = job.style != CALL
+        self._unseen = task.style != CALL
         if not self._unseen:
             self._printed = _printed()
         head = OUTCOME_HEAD.pack(
-            job.number, job.attempt, status, wall, cpu, self._peak, *before, *self._printed
+            task.number, task.attempt, status, wall, cpu, self._peak, *before, *self._printed
         )
         try:
             with self._writing:
                 self._link.outbox.append(frame(OUTCOME, head + body))
         except OSError as error:
-            self._write_failed(job, error)
+            self._write_failed(task, error)
         self._unrung = True
         if ended - self._rung > RING_INTERVAL:
             self._ring()
 
-    def _outcome(self, job: Job) -> tuple[int, bytes]:
+    def _outcome(self, task: Task) -> tuple[int, bytes]:
         try:
-            value = self._call(job)
+            value = self._call(task)
         except BaseException as error:  # a task may raise anything; it is the task's outcome
             return RAISED, payload.dumps_error(_without_our_frames(error))
         try:
@@ -360,28 +334,28 @@ class Worker:
         except BaseException as error:  # a result's own __reduce__ may raise anything, too
             return RAISED, payload.dumps_error(_unpicklable(value, error))
 
-    def _call(self, job: Job) -> Any:
-        if job.style == UNREADABLE:
-            raise _unreadable(job.body.decode())
-        function = self._functions.get(job.function)
-        body, values = unbind(job.body) if job.body[:1] == b"\x02" else (job.body, ())
+    def _call(self, task: Task) -> Any:
+        if task.style == UNREADABLE:
+            raise _unreadable(task.body.decode())
+        function = self._functions.get(task.function)
+        body, values = unbind(task.body) if task.body[:1] == b"\x02" else (task.body, ())
         fetch = self.run_directory.fetch_buffer
         value = (lambda i: payload.loads_item(values[i], fetch)) if values else None
-        if job.style == ITEM:
+        if task.style == ITEM:
             return function(payload.loads_item(body, fetch, value))
-        if job.style == CALL:
+        if task.style == CALL:
             args, kwargs = payload.loads_call(body, fetch, value)
             return function(*args, **kwargs)
         return function(*payload.loads_item(body, fetch, value))
 
     # -- telling --------------------------------------------------------------------------------
 
-    def _write_failed(self, job: Job, error: OSError) -> None:
+    def _write_failed(self, task: Task, error: OSError) -> None:
         """Tell that the outcome is lost: in a small record, for which there may be room, else by bell."""
         small = payload.dumps_error(_outcome_error(error))
         printed = _printed()
         head = OUTCOME_HEAD.pack(
-            job.number, job.attempt, RAISED, 0.0, 0.0, self._peak, *printed, *printed
+            task.number, task.attempt, RAISED, 0.0, 0.0, self._peak, *printed, *printed
         )
         while True:
             try:
@@ -389,7 +363,7 @@ class Worker:
                     self._link.outbox.write(frame(OUTCOME, head + small))
                 return
             except OSError as again:
-                if self._link.report_lost(job.number, job.attempt, again.errno or 0):
+                if self._link.report_lost(task.number, task.attempt, again.errno or 0):
                     return
             if self._link.orphaned():
                 return
@@ -454,7 +428,7 @@ class Attendant:
     def _run(self) -> None:
         self._gate.acquire()
         idle = 0
-        seen: Job | None = None
+        seen: Task | None = None
         while True:
             time.sleep(TICK)
             self._worker.check_parent()
@@ -473,6 +447,21 @@ class Attendant:
             self._parked = False  # work came between the look and the flag: do not wait for more
             return
         self._gate.acquire()
+
+
+def _tasks(assign: Assign, batch: Batch) -> Iterable[Task]:
+    """What `assign` asks for, of the batch that it names."""
+    start, count = assign.start, assign.tasks
+    fields = zip(
+        range(assign.first, assign.first + count),
+        repeat(assign.attempt),
+        repeat(assign.timeout),
+        repeat(assign.expected),
+        repeat(batch.style),
+        [batch.places[index] for index in batch.functions[start : start + count]],
+        batch.bodies[start : start + count],
+    )
+    return map(tuple.__new__, repeat(Task), fields)  # a tenth of what calling Task each time costs
 
 
 def _usage() -> tuple[float, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import math
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -282,7 +281,7 @@ def test_what_describes_a_job_is_checked_as_well() -> None:
     found = check_cluster(time="1h", mem="2G", cpus_per_task=4, setup="true")
     assert found.resources == {"time": 3600, "mem": 2 << 30, "cores": 4}
     assert found.setup == ["true"]
-    with pytest.raises(OptionError, match="^mem must be"):
+    with pytest.raises(OptionError, match=r"^mem must be"):
         check_cluster(mem="much")
 
 
@@ -318,7 +317,7 @@ def test_one_option_by_two_names(names: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"job_per_task": True, "workers_per_job": 2}, {"max_queued": 5}], ids=lambda given: "+".join(given)
+    "options", [{"job_per_task": True, "workers_per_job": 2}, {"max_queued": 5}], ids="+".join
 )
 def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="job_per_task") as caught:

@@ -21,6 +21,7 @@ from clusterfutures.records import (
     Kill,
     Ready,
     Started,
+    Task,
     Waiting,
     bind,
     unbind,
@@ -66,6 +67,16 @@ def test_a_repacked_batch_is_the_same() -> None:
 def test_assignments(place: Location, first: int, counts: tuple[int, int, int], timeout: float) -> None:
     record = Assign(place, first, *counts, timeout)
     assert Assign.unpack(record.pack()) == record
+
+
+@given(U64, U32, SECONDS, SECONDS, U8, PLACES, st.binary(max_size=100))
+def test_lone_calls(
+    number: int, attempt: int, timeout: float, expected: float, style: int, function: Location, body: bytes
+) -> None:
+    record = Task(number, attempt, timeout, expected, style, function, body)
+    found = Task.unpack(record.pack())
+    assert found == record
+    assert type(found.function) is Location
 
 
 @given(U32, U32, U64)

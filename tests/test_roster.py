@@ -18,16 +18,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from clusterfutures import dispatch, logs, payload, roster
 from clusterfutures.dispatch import FREE_RERUNS, Dispatcher
 from clusterfutures.errors import NodeFailed, Preempted, TaskKilled, TaskTimeout, WorkerLost
-from clusterfutures.futures import ClusterFuture
+from clusterfutures.futures import ClusterFuture, Row
 from clusterfutures.journal import Policy, Run
-from clusterfutures.logs import Location, LogWriter
+from clusterfutures.logs import Location, LogReader, LogWriter
 from clusterfutures.obituary import Post
 from clusterfutures.pace import SHORTEST, Pace
 from clusterfutures.records import (
     ASKED,
     ASSIGN,
     CALL,
+    FUNCTION,
     GIVEN,
+    ITEM,
     LEAVE,
     OUTCOME_HEAD,
     OWN,
@@ -35,11 +37,13 @@ from clusterfutures.records import (
     RETURNED_VALUE,
     SECONDS,
     SITE,
+    TASKS,
     TIME_LEFT,
     TIMED_OUT,
     Assign,
     Cost,
     Ended,
+    Task,
 )
 from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, Roster, share_out, without
 from clusterfutures.schedulers.base import JobStatus
@@ -569,9 +573,14 @@ class Driver:
 
     def assigned(self, ref: WorkerRef) -> list[tuple[int, int]]:
         """Every task that the worker was ever assigned, with its attempt."""
-        frames = self.run.inbox_reader(ref).read()
-        orders = [Assign.unpack(body) for kind, body in frames if kind in (ASSIGN, GIVEN)]
-        return [(order.first + i, order.attempt) for order in orders for i in range(order.tasks)]
+        tasks: list[tuple[int, int]] = []
+        for kind, body in self.run.inbox_reader(ref).read():
+            if kind == GIVEN:
+                tasks.append(Task.unpack(body)[:2])
+            elif kind == ASSIGN:
+                order = Assign.unpack(body)
+                tasks += [(order.first + i, order.attempt) for i in range(order.tasks)]
+        return tasks
 
     def finish(self, ref: WorkerRef, number: int, attempt: int = 0) -> None:
         head = OUTCOME_HEAD.pack(number, attempt, RETURNED_VALUE, *COST)
@@ -964,3 +973,83 @@ def test_shares_are_fair(wanted: dict[int, int], most: int) -> None:
         assert all(shares[kind] for kind in hungry), "nobody starves"
     short = [kind for kind in wanted if shares[kind] < wanted[kind]]
     assert all(shares[kind] >= most // len(hungry) for kind in short)
+
+
+# ---- a lone call --------------------------------------------------------------------------------
+
+
+def everything(reader: LogReader) -> list[int]:
+    kinds = [kind for kind, _ in reader.read()]
+    reader.close()
+    return kinds
+
+
+def test_a_lone_call_is_written_once(driver: Driver) -> None:
+    ref = driver.join(0)
+    [future] = driver.submit(1, timeout=7.5)
+    assert future.running(), "nobody else had to do anything"
+    assert (future.worker, future.pid) == (str(ref), 4711)
+    [(kind, body)] = driver.run.inbox_reader(ref).read()
+    assert kind == GIVEN
+    assert Task.unpack(body) == (0, 0, 7.5, 0.0, CALL, driver.function.place, b"\x80")
+    assert everything(LogReader(driver.run.path, "tasks", shared=False)) == [FUNCTION]
+    driver.finish(ref, 0)
+    assert future.result(10) == 0
+
+
+def test_a_lone_call_of_a_dead_worker_goes_to_another(driver: Driver) -> None:
+    first = driver.join(0)
+    [future] = driver.submit(1)
+    driver.dispatcher.ended(first, killed(-1), None)
+    second = driver.join(1)
+    assert driver.serve(second, 1) == [(0, 0)]
+    assert future.result(10) == 0
+
+
+def test_a_lone_call_that_is_tried_again_says_so(driver: Driver) -> None:
+    first = driver.join(0)
+    [future] = driver.submit(1, retries=1)
+    driver.dispatcher.ended(first, killed(0), 0)
+    second = driver.join(1)
+    assert driver.serve(second, 1) == [(0, 1)]
+    assert future.result(10) == 0
+    assert future.attempt == 1
+
+
+@pytest.mark.parametrize("why", ["busy", "leaving", "recalled", "too few", "too large"])
+def test_what_is_no_lone_call_goes_through_the_journal(driver: Driver, why: str) -> None:
+    ref = driver.join(0)
+    member = driver.dispatcher.members()[0]
+    body = b"\x80" * (1 << 20 if why == "too large" else 1)
+    if why == "busy":
+        driver.submit(1)
+    elif why == "too few":
+        driver.dispatcher.add_items(Row(lambda: None), ITEM, driver.function, [b"\x80"], Policy())
+    else:
+        member.leaving, member.recalled = why == "leaving", why == "recalled"
+    before = driver.assigned(ref)
+    future = driver.dispatcher.add(CALL, driver.function, body, [], Policy())
+    assert not future.running()
+    assert driver.assigned(ref) == before
+    driver.dispatcher.flush()
+    assert TASKS in everything(LogReader(driver.run.path, "tasks", shared=False))
+
+
+def test_a_disk_that_is_full_when_a_lone_call_is_made(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = driver.join(0)
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.os, "pwrite", full)
+        [future] = driver.submit(1)
+    error = future.exception(10)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.ENOSPC
+    [future] = driver.submit(1)
+    assert driver.serve(ref, 1) == [(1, 0)]
+    assert future.result(10) == 1
+    assert driver.dispatcher.unfinished == 0

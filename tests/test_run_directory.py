@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from clusterfutures import LocalExecutor, OutcomeNotWritten, RunDirectoryError, WorkerLost, WorkerStartError
-from clusterfutures.logs import LogReader
-from clusterfutures.records import TASKS, WAITING, Batch
+from clusterfutures.logs import Frame, LogReader
+from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task
 from tests import local_work as work
 from tests.support import ScriptResult, check_no_process_left, wait_until
 
@@ -45,18 +45,27 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 
 
 def written(pool: LocalExecutor) -> tuple[set[int], dict[int, list[int]]]:
-    """The numbers of the tasks in the journal, and of those that wait what they wait for."""
-    reader = LogReader(pool.run_dir, "tasks", shared=False)
+    """The numbers of the tasks on disk, and of those that wait what they wait for."""
     tasks: set[int] = set()
     waiting: dict[int, list[int]] = {}
-    for kind, body in reader.read():
+    for kind, body in _records(pool.run_dir):
         if kind == TASKS:
             batch = Batch.unpack(body)
             tasks.update(range(batch.first, batch.first + len(batch.bodies)))
         elif kind == WAITING:
             waiting.update(_waiting(body))
-    reader.close()
+        elif kind == GIVEN:
+            tasks.add(Task.unpack(body).number)
     return tasks, waiting
+
+
+def _records(run_dir: str) -> Iterator[Frame]:
+    """Of the journal, and of the inboxes, where lone calls are."""
+    inboxes = {(path.parent, "in") for path in Path(run_dir, "jobs").glob("**/in.*")}
+    for directory, stem in [(Path(run_dir), "tasks"), *sorted(inboxes)]:
+        reader = LogReader(str(directory), stem, shared=False)
+        yield from reader.read()
+        reader.close()
 
 
 def _waiting(body: bytes) -> dict[int, list[int]]:

@@ -209,8 +209,8 @@ def test_what_is_explained_names_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command = scheduler.explain(request(tmp_path, ["/bin/pwd"]))
-    done = subprocess.run(command, shell=True, check=True, cwd="/", capture_output=True, text=True, timeout=30)
-    assert done.stdout.strip() == str(tmp_path)
+    found = subprocess.check_output(command, shell=True, cwd="/", text=True, timeout=30)
+    assert found.strip() == str(tmp_path)
 
 
 def test_whether_it_could_be_started(scheduler: LocalScheduler, tmp_path: Path) -> None:

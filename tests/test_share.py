@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterfutures import share
 from clusterfutures.cpus import usable_cpus
 from clusterfutures.share import GPUS, THREADS, part, take
 
@@ -145,7 +144,7 @@ def test_a_sandbox_that_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(share.os, "sched_setaffinity")
+    monkeypatch.delattr(os, "sched_setaffinity")
     environment: dict[str, str] = {}
     take(1, 2, 4, environment)
     assert environment == dict.fromkeys(THREADS, "4")

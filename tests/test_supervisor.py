@@ -139,7 +139,7 @@ def test_workers_that_retire_are_not_replaced(site: Site) -> None:
 
 
 def test_retiring_after_nobody_is_wanted_is_the_end(site: Site) -> None:
-    site.start(workers=2)
+    site.start(workers=3)
     gates = [site.gate(name) for name in ("a", "b")]
     for number, gate in enumerate(gates):
         site.assign(site.tasks.wait_for, gate, ref=slot(number))
@@ -147,9 +147,12 @@ def test_retiring_after_nobody_is_wanted_is_the_end(site: Site) -> None:
         site.time_left(1.0, slot(number))
         site.assign(site.tasks.double, 1, ref=slot(number))
     site.want(0)
+    site.kill(ref=slot(2))
+    site.ended(1)  # so it has read by now that nobody is wanted
     for gate in gates:
         site.open(gate)
     assert site.exit_code() == 0
+    assert len(site.started(3)) == 3
 
 
 # ---- sharing a machine --------------------------------------------------------------------------
