@@ -162,15 +162,18 @@ class LogWriter:
             self._finish_segment()
 
     def _finish_segment(self) -> None:
+        if self._fd < 0:
+            self._fd = self._open()  # the last try failed after it had closed the file
         self._write_rest(frame(_END, b""), 0)
-        if self._shared:
-            os.fsync(self._fd)
-            path = segment_path(self._directory, self._stem, self.segment)
-            os.replace(path + ".part", path)  # if this fails, everything is as it was: it can be tried again
         fd, self._fd = self._fd, -1
+        # Closing sends to the server what it has not got yet, and tells of errors: that is what network file
+        # systems promise to whoever opens the file later (nfs(5), "close-to-open"), and cheaper than fsync.
+        os.close(fd)
+        if self._shared:
+            path = segment_path(self._directory, self._stem, self.segment)
+            os.replace(path + ".part", path)  # if this fails it can be tried again: `end` is where it was
         self.segment += 1
         self.end = 0
-        os.close(fd)
 
     def _open(self) -> int:
         path = segment_path(self._directory, self._stem, self.segment)

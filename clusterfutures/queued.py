@@ -15,7 +15,7 @@ from clusterfutures.futures import FutureSink
 from clusterfutures.journal import Run
 from clusterfutures.obituary import Post
 from clusterfutures.roster import Member, Roster
-from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.spool import CANCEL, RunDirectory, WorkerRef
 
 log = logging.getLogger("clusterfutures")
 
@@ -149,7 +149,7 @@ class QueuedTasks:
     def _claim(self, member: Member) -> bool:
         """Whether `member` will never start, because we were the first to say so; may take a while."""
         try:
-            return self._run.claim(member.ref)
+            return self._run.claim(member.ref, CANCEL)
         except OSError as error:
             log.warning("cannot settle whether task %d is to start: %s", member.current, error)
             return False

@@ -245,7 +245,7 @@ class Roster:
         busy = [m for m in ready if m.assigned]
         for member in chain(idle, (m for m in busy if m.thin(target, plenty))):
             # The last tasks are dealt out in ever smaller bundles, so that all workers end together.
-            cap = max(1, queue.tasks // (2 * len(ready)))
+            cap = max(self._least(queue.runs[0]), queue.tasks // (2 * len(ready)))
             if self._max_tasks:
                 cap = min(cap, self._max_tasks - member.given)
             bundle = Bundle(member)
@@ -256,6 +256,11 @@ class Roster:
             if not queue.runs:
                 break
         return bundles
+
+    def _least(self, run: Run) -> int:
+        """Tasks that cost less than handing them over: to part them would gain nothing."""
+        each = run.pace.seconds
+        return max(int(self.overhead.seconds / each), 1) if each > 0.0 else 1
 
     def _fill(self, queue: Queue, bundle: Bundle, target: float, cap: int) -> None:
         """Take the next tasks, about `target` seconds of them and `cap` at most."""

@@ -45,6 +45,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+START, CANCEL = "start", "cancel"
+"""What a task can be claimed for."""
+
 GRACE = {False: 0.5, True: 60.0}
 """Seconds for which a file that must be there may be missing: not shared, and shared (acdirmax in nfs(5))."""
 
@@ -153,17 +156,27 @@ class RunDirectory:
         """The map in which a supervisor's workers record what they are at."""
         return os.path.join(self.home(ref.supervisor), "markers")
 
-    def claim(self, ref: WorkerRef) -> bool:
-        """Settle whether the task of a job of its own is started or cancelled: True for whoever asks first.
+    def claim(self, ref: WorkerRef, purpose: str) -> bool:
+        """Settle what becomes of the task of a job of its own, START or CANCEL: True for whoever asks first.
 
-        Raises OSError if that cannot be settled.
+        What was cancelled stays so if the scheduler starts the job anew.  Raises OSError if that cannot be
+        settled.
         """
+        for restart in range(ref.restart):
+            if self._claimed(ref._replace(restart=restart)) == CANCEL:
+                return False
         try:
-            path = os.path.join(self.make_home(ref.supervisor), "claim")
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            # A link: made together with what it says, and by one only of those who try.
+            os.symlink(purpose, os.path.join(self.make_home(ref.supervisor), "claim"))
         except FileExistsError:
             return False
         return True
+
+    def _claimed(self, ref: WorkerRef) -> str:
+        try:
+            return os.readlink(os.path.join(self.home(ref.supervisor), "claim"))
+        except FileNotFoundError:
+            return ""
 
     def stdout(self, ref: WorkerRef) -> str:
         """What a worker's tasks printed."""
@@ -356,4 +369,4 @@ def _check_private(path: str, info: os.stat_result, kind: Any) -> None:
         raise PermissionError(f"{path} is open to others (mode {info.st_mode & 0o777:o}); refusing it")
 
 
-__all__ = ["GRACE", "RunDirectory", "WorkerRef", "make_folder", "publish", "read_private"]
+__all__ = ["CANCEL", "GRACE", "START", "RunDirectory", "WorkerRef", "make_folder", "publish", "read_private"]

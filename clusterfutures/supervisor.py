@@ -41,7 +41,8 @@ from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.worker import ALARM, FAILED, RETIRES, RUNS, Marker, Worker
 
 FAILED_STARTS = 3  # in a row, before it gives up
-TERM_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+TERM_GRACE = {True: 10.0, False: 1.0}
+"""Seconds between SIGTERM and SIGKILL: if the site wants it to end (its own KillWait is longer), or we do."""
 IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
 _WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -215,7 +216,7 @@ class Supervisor:
 
     def _stop(self, reason: int) -> None:
         if not self._stopping:
-            self._stopping = time.monotonic() + TERM_GRACE
+            self._stopping = time.monotonic() + TERM_GRACE[reason == SITE]
             for child in self._children.values():
                 child.reason = reason
                 _signal_group(child.pid, signal.SIGTERM)

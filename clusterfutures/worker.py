@@ -53,6 +53,7 @@ from clusterfutures.records import (
     Task,
     unbind,
 )
+from clusterfutures.spool import START
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Worker:
 
     def run(self) -> int:
         """Work until told to leave; returns the exit code."""
-        if self.specification.tasks and not self.run_directory.claim(self.ref):
+        if self.specification.tasks and not self.run_directory.claim(self.ref, START):
             return 0  # cancelled, before it could start
         if not self._initialize():
             return 1

@@ -181,8 +181,16 @@ def test_while_there_is_plenty_one_bundle_is_given_ahead() -> None:
         assert table.deal() == []
 
 
+def test_the_last_tasks_are_not_parted_where_that_costs_more_than_they_do() -> None:
+    table = Table(2)
+    table.roster.overhead.seconds = 1e-3
+    table.add(100, a_pace(1e-5))
+    assert [count for _, count in table.deal()] == [100]
+
+
 def test_the_last_tasks_come_in_ever_smaller_bundles() -> None:
     table = Table(2)
+    table.roster.overhead.seconds = 1e-6  # no more than a task: parting them costs nothing
     table.add(100, a_pace(1e-6))
     sizes = []
     while table.roster.pending:
