@@ -167,6 +167,10 @@ class Cluster:
 
         wait_until(there, timeout, describe=lambda: self.states(job_id), interval=0.1)
 
+    def queue(self, *options: str) -> list[str]:
+        """The ids of all jobs and elements of job arrays that have not ended, or of what `options` select."""
+        return self.query("squeue", "-h", "-r", "-o", "%i", *options).split()
+
     def cancel_all(self) -> None:
         """Cancel every job; `idle` waits for their end."""
         self.query("scancel", "-u", self._user)
@@ -299,6 +303,8 @@ class Cluster:
         files = [f"--socket={self.directory}/db.sock", f"--pid-file={self.directory}/db.pid"]
         # no care for the data: nobody wants them after a crash
         serve = ["mariadbd", *both, *files, "--skip-networking", "--innodb-flush-method=nosync"]
+        # Several databases side by side may use up what the kernel has for asynchronous input and output.
+        serve += ["--innodb-use-native-aio=0"]
         return f"{shlex.join(create)} && exec {shlex.join(serve)}"
 
 
