@@ -415,6 +415,11 @@ class Allocation:
         self.alive.add(supervisor)
         self._failed_starts.clear()
 
+    def is_idle(self, ref: WorkerRef) -> bool:
+        """Whether this supervisor has no worker any more, and will have none: it has said everything."""
+        element = self.elements.get(ref)
+        return element is not None and element.idle
+
     def worker_ended(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor has ended."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
-from typing import Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Optional
 
 _GRANTED = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "PBS_NCPUS", "PBS_NUM_PPN", "NCPUS")
 
@@ -46,7 +48,7 @@ def _quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> Opti
                 quotas.append(_read_v1(f"{root}/{controllers}{level}"))
                 quotas.append(_read_v1(f"{root}/cpu{level}"))
     known = [quota for quota in quotas if quota is not None]
-    return math.ceil(min(known)) if known else None
+    return -int(-min(known) // 1) if known else None  # rounded up
 
 
 def _upwards(path: str) -> Iterator[str]:

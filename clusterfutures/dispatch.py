@@ -373,10 +373,10 @@ class Dispatcher:
         self._ends.pop(supervisor, None)
 
     def _tell_end(self, members: Sequence[Member]) -> None:
-        """As a duration: clocks of nodes differ."""
+        """As a duration: clocks of nodes differ.  Who gets no further task need not know."""
         for member in members:
             ends = self._ends.get(member.ref.supervisor)
-            if ends is not None:
+            if ends is not None and not member.leaving:
                 with self._io:
                     self._tell(member, TIME_LEFT, SECONDS.pack(ends - time.monotonic()))
 

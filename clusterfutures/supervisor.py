@@ -15,7 +15,7 @@ import select
 import sys
 import time
 
-from clusterfutures import context, payload, share
+from clusterfutures import context, payload
 from clusterfutures.light import signal
 from clusterfutures.link import Link
 from clusterfutures.memory import OutOfMemoryKills
@@ -140,6 +140,8 @@ class Supervisor:
         self._link.abandon()
         _redirect(home)
         if self._spec.slots:
+            from clusterfutures import share
+
             share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
         return Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
 

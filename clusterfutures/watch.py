@@ -84,6 +84,7 @@ class Watch:
         self._run, self._scheduler, self.bell = run, scheduler, bell
         self._idle_timeout = idle_timeout
         self._unexplained: dict[WorkerRef, Ended] = {}  # dead workers whose scheduler knows why
+        self._hung_up: list[WorkerRef] = []  # supervisors, in this turn
         self._silent: set[WorkerRef] = set()  # supervisors whose line has broken
         self._told_mute = False
         self._curious_until = 0.0  # for so long, the scheduler is asked often
@@ -160,6 +161,8 @@ class Watch:
         while self._posted:
             self._posted.popleft()()
         self._hear(rung)
+        if self._hung_up:
+            self._ask_after_the_silent()
         now = time.monotonic()
         if now - self._looked > self._timeout:
             self._look(now)
@@ -186,10 +189,13 @@ class Watch:
         self.allocation.ask()
         if now - self._leased > self._lease_interval:
             self._renew_lease()
-        self._mute = any(peer.caller is None for peer in self._peers.values())
+        self._mute = any(self._may_write_unheard(peer) for peer in self._peers.values())
         if self._mute and self.bell is not None and not self._told_mute:
             self._tell_who_is_mute(now)
         self._timeout = min(self._look_interval(sum(wanted.values())), self.allocation.patience)
+
+    def _may_write_unheard(self, peer: Peer) -> bool:
+        return peer.caller is None and not self.allocation.is_idle(peer.ref)
 
     def _tell_who_is_mute(self, now: float) -> None:
         """Say, once, that there is no way to the doorbell for somebody who has had the time to find it."""
@@ -222,8 +228,8 @@ class Watch:
                 if peer.caller is event.line:
                     peer.caller = None
                     if identity.role == SUPERVISOR:
-                        self._silent.add(peer.ref)
-                        self._be_curious()
+                        self._hung_up.append(peer.ref)
+                        rung[peer] = None  # for its last words
                 continue
             peer.caller, peer.mute_since = event.line, 0.0
             self._silent.discard(peer.ref)
@@ -248,7 +254,7 @@ class Watch:
             self._listed = now
             for ref in self.allocation.begun():
                 self._peer(ref)
-        if not self._hear(list(self._peers.values())):
+        if not self._hear([peer for peer in self._peers.values() if not self.allocation.is_idle(peer.ref)]):
             self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
 
     def _hear(self, peers: Iterable[Peer]) -> bool:
@@ -287,6 +293,14 @@ class Watch:
         if ref.slot >= 0 and self._is_buried(ref.supervisor):
             return True
         return ref.generation <= self._buried.get(ref._replace(generation=0), -2)
+
+    def _ask_after_the_silent(self) -> None:
+        """Supervisors that hung up although workers of theirs are not known to have ended: what is wrong?"""
+        hung_up, self._hung_up = set(self._hung_up), []
+        left = {ref.supervisor for ref in self._peers if ref.slot >= 0}
+        if hung_up & left:
+            self._silent |= hung_up & left
+            self._be_curious()
 
     def _be_curious(self) -> None:
         """Ask the scheduler often for a while: something has ended that only it can explain."""

@@ -326,7 +326,7 @@ class SlurmScheduler(Scheduler):
             return
         words = ("update", f"JobId={array}", f"ArrayTaskThrottle={elements}")
         done = Client(self._run, cluster).call("scontrol", *words)
-        if done.code:
+        if done.code and "Job has already finished" not in done.stderr:  # it says so of some elements
             log.warning("scontrol failed (%d): %s", done.code, done.stderr.strip())
 
     def poll(self, job_ids: Iterable[str], max_age: float = 0.0) -> dict[str, JobStatus]:
