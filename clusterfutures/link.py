@@ -130,6 +130,7 @@ class Link:
 
     def look(self, upto: int = -1) -> list[Frame]:
         """What is new in the inbox, now."""
+        self._go_on()
         frames = self._inbox.read(upto)
         if frames:
             self._pause = SHORTEST_POLL
@@ -138,15 +139,17 @@ class Link:
     def ring(self) -> None:
         """Make the outbox visible, and tell the driver to look."""
         self.outbox.publish()
-        if self._line is None:
-            return
-        if not self._line.ready:
+        self._go_on()
+        if self._line is not None and self._line.ready:
+            self._line.send(Record(GREW, 0, self.outbox.segment, self.outbox.end))
+
+    def _go_on(self) -> None:
+        """A connection that is being made needs a step now and then, also while a task takes its time."""
+        if self._line is not None and not (self._line.ready or self._line.dead):
             try:
-                self._line.receive(0)  # the connection is made in such steps
+                self._line.receive(0)
             except RuntimeError:
                 pass  # the other thread is at it
-        if self._line.ready:
-            self._line.send(Record(GREW, 0, self.outbox.segment, self.outbox.end))
 
     def tell(self, kind: int, body: bytes) -> None:
         """Write one record to the outbox, and ring."""
