@@ -241,6 +241,7 @@ class ClusterExecutor(Submitter):
         options: Mapping[str, Any],
     ) -> None:
         settings = check_executor(options, max_workers, initializer, cluster=self._shared)
+        scheduler.check(settings.resources)
         self._max_workers = max_workers = settings.max_workers
         self._policy = _with(Policy(), {name: options[name] for name in TASK_OPTIONS if name in options})
         self._session = Session(

@@ -172,6 +172,7 @@ class Session:
     def kind(self, changes: Mapping[str, Any], of: int) -> int:
         """The kind of tasks that need workers as those of kind `of`, with these changes."""
         resources = changed(self._kinds[of], changes)
+        self.scheduler.check(resources)
         with self._lock:
             if resources not in self._kinds:
                 self._kinds.append(resources)

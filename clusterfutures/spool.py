@@ -13,6 +13,7 @@ renamed when it is whole.
     buffers/ab/<sha256>      large array buffers, once each                           (driver)
     jobs/J/                  one job: its specification, its batch script             (driver)
     jobs/J/I.log             what element I says before its supervisor can               (job)
+    jobs/J/I.log.R/          element I began for the R+1st time, where the scheduler does not say    (job)
     jobs/J/I.R/in.NNNNNN     commands to the supervisor of element I, restart R       (driver)
     jobs/J/I.R/claim         the task of a job of its own has been started, or cancelled
     jobs/J/I.R/out.NNNNNN    its events: workers started and ended                (supervisor)

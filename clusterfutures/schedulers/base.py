@@ -78,6 +78,9 @@ class Scheduler(ABC):
     grace: float
     """Seconds for which the scheduler may not know a job that it was given, before that counts as gone."""
 
+    def check(self, resources: Mapping[str, Any]) -> None:  # noqa: B027
+        """Raise OptionError for a checked option that this scheduler cannot express; may ask it who it is."""
+
     @property
     def throttles(self) -> bool:
         """Whether it lets only so many elements of an array run at a time, if asked to."""

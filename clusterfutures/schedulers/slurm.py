@@ -313,6 +313,10 @@ class SlurmScheduler(Scheduler):
                 if done.code:
                     log.warning("scancel failed (%d): %s", done.code, done.stderr.strip())
 
+    def check(self, resources: Mapping[str, Any]) -> None:
+        """Raise OptionError for what Slurm has no option for."""
+        resource_words(resources)
+
     @property
     def throttles(self) -> bool:
         """Whether there are arrays, whose elements Slurm lets in by and by."""
