@@ -398,7 +398,15 @@ class Allocation:
         why = self._why(element, status)
         log.warning("job %s ended before a worker was ready: %s", element.job_id, why)
         if len(self._failed_starts) >= self._recipes[element.kind].failed_starts or element.gave_up:
-            self._break(f"no worker could be started: {why}")
+            self._give_up_starting(element.kind, WorkerStartError(f"no worker could be started: {why}"))
+
+    def _give_up_starting(self, kind: int, error: WorkerStartError) -> None:
+        """That is the end of the run, unless there are workers that go on without more of them."""
+        if any(element.kind == kind and element.ref in self.alive for element in self.elements.values()):
+            self._failed_starts.clear()
+            self._desk.hold(error)
+        else:
+            self._events.broken(error)
 
     def _why(self, element: Element, status: JobStatus) -> str:
         path = self._run.element_log(*element.log_of)

@@ -41,6 +41,7 @@ from clusterfutures.states import JobState
 from clusterfutures.waiting import WaitingRoom
 
 log = logging.getLogger("clusterfutures")
+_new = tuple.__new__  # half of what calling a named tuple's class costs
 
 LONE_BYTES = 1 << 16  # a lone call stays in memory until it is done, which larger ones should not
 FREE_RERUNS = 10  # times that a task may lose its worker to the site's own plans, at no charge
@@ -188,7 +189,8 @@ class Dispatcher:
 
     def _enter(self, count: int) -> int:
         """Numbers for `count` tasks; returns the first."""
-        self.check_open()
+        if self.closing:
+            self.check_open()
         number = self._next
         self._next += count
         self.unfinished += count
@@ -324,6 +326,8 @@ class Dispatcher:
             self._send(member, b"".join([run.order() for run in runs]))
         except OSError as error:
             with self._lock:
+                if self._roster.members.get(member.ref) is not member:
+                    return  # it died meanwhile, and what it had is pending again
                 for run in runs:
                     member.assigned.remove(run)
             for run in runs:
@@ -420,7 +424,9 @@ class Dispatcher:
 
     def _outcome(self, member: Member, body: bytes, settled: list[Settled], rows: set[Row]) -> None:
         """One outcome; the hot path of the driver, lock held."""
-        number, attempt, status, wall, *rest = OUTCOME_HEAD.unpack_from(body)
+        head = OUTCOME_HEAD.unpack_from(body)
+        number, attempt, status, wall = head[:4]
+        cost = head[3:]
         run = member.assigned[0] if member.assigned else None
         if run is None or number != run.first + run.done:
             run = member.expect(number)
@@ -437,11 +443,11 @@ class Dispatcher:
         else:
             future = self._futures.futures.pop(number)
             future.attempt, future.exit_code = attempt, 0
-            future.queue_time = max(run.began + run.elapsed - future._submitted, 0.0)
-            cost = future._cost = Cost(wall, *rest)
-            future._printed = Printed(member.ref, cost[3::2], cost[4::2])
+            queued = run.began + run.elapsed - future._submitted
+            future.queue_time = queued if queued > 0.0 else 0.0
+            future._cost, future._ran_by = _new(Cost, cost), member.ref
             settled.append(Settled(future, status, data))
-        member.stdout, member.stderr = rest[-2:]
+        member.stdout, member.stderr = cost[-2:]
         self.unfinished -= 1
         member.account(run, wall)
         if self._doomed:
@@ -484,7 +490,8 @@ class Dispatcher:
                 else:
                     self._roster.push_front(run)
             self._changed.notify_all()
-        member.inbox.abandon()
+        with self._io:  # a thread that found the worker idle may be writing to it
+            member.inbox.abandon()
         if lost is not None:
             self._lost(lost, member, ended, status)
         self._fail_doomed()
@@ -760,7 +767,7 @@ class Dispatcher:
 
     def printed(self, future: ClusterFuture[Any], stream: str) -> str:
         """What a task has written to "stdout" or "stderr"."""
-        place = future._printed or self._printing(future)
+        place = future._output() or self._printing(future)
         if place is None:
             return ""
         begin, end = place.stdout if stream == "stdout" else place.stderr

@@ -63,8 +63,9 @@ class ClusterFuture(Future[T]):
     exit_code: Optional[int] = None
     queue_time: Optional[float] = None
     _post: Optional[Post] = None
+    _ran_by: Optional[WorkerRef] = None
     _cost: Optional[Cost] = None
-    _printed: Optional[Printed] = None
+    _printed: Optional[Printed] = None  # of a task that was lost
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
@@ -153,6 +154,12 @@ class ClusterFuture(Future[T]):
             return True
         return not self.done() and self._dispatcher.kill_task(self)
 
+    def _output(self) -> Optional[Printed]:
+        """Where what it has written stands, once it has ended."""
+        if self._ran_by is None or self._cost is None:
+            return self._printed
+        return Printed(self._ran_by, self._cost[3::2], self._cost[4::2])
+
     def stdout(self) -> str:
         """What the task has written to standard output, so far or in all."""
         return self._dispatcher.printed(self, "stdout")
@@ -190,7 +197,10 @@ class Settled:
         value: Any = None
         if error is None:
             try:
-                value, error = load(self.status, self.body)
+                if self.status == RAISED:
+                    error = payload.loads_error(self.body)
+                else:
+                    value = payload.loads_result(self.body)
             except BaseException as problem:  # a result's own __setstate__ may raise anything
                 error = _not_rebuilt(problem)
         if error is None:
@@ -199,13 +209,6 @@ class Settled:
             future.set_exception(error)
             # Breaks the cycle future -> exception -> frame -> self.
             self.error = error = None
-
-
-def load(status: int, body: bytes) -> tuple[Any, Optional[BaseException]]:
-    """The value, or the error, that an outcome holds."""
-    if status == RAISED:
-        return None, payload.loads_error(body)
-    return payload.loads_result(body), None
 
 
 def _not_rebuilt(problem: BaseException) -> BaseException:

@@ -65,19 +65,13 @@ class Fresh(NamedTuple):
     policy: Policy
 
 
-class _Call(NamedTuple):
-    style: int
-    function: Location
-    body: bytes
-
-
 class Run:
     """Consecutive tasks of one function, written in one batch of the journal, that nobody has done yet.
 
     `start` is the index of the first in its batch; `done` counts outcomes once they are assigned; `free` are
     those of the earlier attempts that cost no retry.  `began` and `elapsed` tell when the next of them
-    started (monotonic clock, seconds).  A lone call is in no batch: it has its `call` here, and is
-    written into its worker's inbox as a whole.
+    started (monotonic clock, seconds).  A lone call is in no batch: it has its `call` here (style, place of
+    the function, arguments), and is written into its worker's inbox as a whole.
     """
 
     __slots__ = (
@@ -87,7 +81,7 @@ class Run:
 
     def __init__(
         self, place: Location, start: int, first: int, count: int, sink: Sink, policy: Policy, pace: Pace,
-        attempt: int = 0, call: _Call | None = None,
+        attempt: int = 0, call: tuple[int, Location, bytes] | None = None,
     ) -> None:  # fmt: skip
         self.place, self.start, self.first, self.count = place, start, first, count
         self.sink, self.policy, self.pace, self.attempt = sink, policy, pace, attempt
@@ -100,7 +94,7 @@ class Run:
         cls, number: int, style: int, function: Function, body: bytes, sink: Sink, policy: Policy
     ) -> Run:
         """One task that is not in the journal."""
-        call = _Call(style, function.place, body)
+        call = (style, function.place, body)
         return cls(_NOWHERE, 0, number, 1, sink, policy, function.pace, 0, call)
 
     def part(self, skip: int, count: int, attempt: int | None = None) -> Run:

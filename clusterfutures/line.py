@@ -90,15 +90,15 @@ class _Attempt:
 class Line:
     """The worker's end: one connection, which is made while the worker does other things.
 
-    Made by :meth:`start` and driven by :meth:`receive`.  `dead` (bool) is final; start another
-    Line then.  In a forked child only close does something, and the parent's line stays as it is;
-    a child that lives on should call it, since the driver sees no end of a connection that
-    somebody still holds.
+    Made by :meth:`start` and driven by :meth:`receive`.  `ready` (bool): both sides have proved
+    themselves, and records can be sent.  `dead` (bool) is final; start another Line then.  In a
+    forked child only close does something, and the parent's line stays as it is; a child that
+    lives on should call it, since the driver sees no end of a connection that somebody still holds.
     """
 
     def __init__(self, address: str, key: bytes, identity: Identity, patience: float) -> None:
         self.address = address
-        self.dead = False
+        self.ready = self.dead = False
         self._key = check_key(key)
         try:
             self._identity = IDENTITY.pack(*identity)
@@ -130,13 +130,8 @@ class Line:
         return line
 
     def __repr__(self) -> str:
-        state = "dead" if self.dead else "ready" if self._live else "connecting"
+        state = "dead" if self.dead else "ready" if self.ready else "connecting"
         return f"<Line to {self.address!r}: {state}>"
-
-    @property
-    def ready(self) -> bool:
-        """Whether both sides have proved themselves, and records can be sent."""
-        return self._live is not None and not self.dead
 
     def fileno(self) -> int:
         """A descriptor that is readable when receive has something to do; -1 when dead.
@@ -181,20 +176,20 @@ class Line:
         Waits only while the buffer is full, and after a second of that the line is dead.  Raises
         ValueError for a record that does not fit the wire.
         """
-        if not self._is_open():
+        if self.dead or os.getpid() != self._pid:
             return False
         # A lock that does not come is held by a frame below this one: a signal handler sends.
         if not self._sending.acquire(True, 2 * STALL):
             return False
         try:
             live = self._live
-            return live is not None and not self.dead and self._push(*live, record)
+            return live is not None and self._push(*live, record)
         finally:
             self._sending.release()
 
     def close(self) -> None:
         """End the connection; from any thread, more than once."""
-        self.dead = True
+        self._die()
         if os.getpid() != self._pid:
             self._release()
             return
@@ -207,6 +202,9 @@ class Line:
                     self._sending.release()
             finally:
                 self._reading.release()
+
+    def _die(self) -> None:
+        self.dead, self.ready = True, False
 
     def _is_open(self) -> bool:
         return not self.dead and os.getpid() == self._pid
@@ -246,7 +244,7 @@ class Line:
             return []
         except (OSError, Forged):
             pass  # it ends like a driver that has hung up: nothing depends on it
-        self.dead = True
+        self._die()
         return []
 
     def _push(self, sock: _socket.socket, session: Session, record: Record) -> bool:
@@ -265,7 +263,7 @@ class Line:
             except OSError:
                 break
         if frame:
-            self.dead = True
+            self._die()
             hang_up(sock)  # which tells a receive that waits
         return not frame
 
@@ -308,6 +306,7 @@ class Line:
             for other in list(self._attempts):
                 self._give_up(other)
             self._live = (attempt.sock, attempt.guest.session)
+            self.ready = not self.dead
 
     def _give_up(self, fd: int) -> None:
         self._poller.remove(fd)
@@ -317,7 +316,7 @@ class Line:
         """Give up when no candidate is left, or no time."""
         late = monotonic() >= self._deadline
         if self._live is None and (late or not self._attempts):
-            self.dead = True
+            self._die()
 
     def _sockets(self) -> list[_socket.socket]:
         live = self._live

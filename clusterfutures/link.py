@@ -109,28 +109,31 @@ class Link:
         """What is new in the inbox; waits for a ring, or for the time to look, `timeout` seconds at most."""
         line = self._line
         if line is not None and line.ready:
-            records = line.receive(min(timeout, SAFETY_POLL))
+            records = line.receive(timeout if timeout < SAFETY_POLL else SAFETY_POLL)
             self._heard, self._met = time.monotonic(), True
-            return self._sort(records)
-        self._keep_contact()
-        if self._line is not None and not self._line.dead:
-            records = self._line.receive(min(timeout, self._pause))
         else:
-            time.sleep(min(timeout, self._pause))
-            records = []
-        self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
-        return self._sort(records)
-
-    def _sort(self, records: list[Record]) -> list[Frame]:
+            records = self._wait_for_line(timeout)
         upto = -1
         for record in records:
             if record.kind == GREW and record.b > upto:
                 upto = record.b
         return self.look(upto)
 
+    def _wait_for_line(self, timeout: float) -> list[Record]:
+        """For the time to look, if there is no line, and meanwhile go on connecting one."""
+        self._keep_contact()
+        records: list[Record] = []
+        if self._line is not None and not self._line.dead:
+            records = self._line.receive(min(timeout, self._pause))
+        else:
+            time.sleep(min(timeout, self._pause))
+        self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
+        return records
+
     def look(self, upto: int = -1) -> list[Frame]:
         """What is new in the inbox, now."""
-        self._go_on()
+        if self._line is not None and not self._line.ready:
+            _go_on(self._line)
         frames = self._inbox.read(upto)
         if frames:
             self._pause = SHORTEST_POLL
@@ -139,17 +142,11 @@ class Link:
     def ring(self) -> None:
         """Make the outbox visible, and tell the driver to look."""
         self.outbox.publish()
-        self._go_on()
-        if self._line is not None and self._line.ready:
-            self._line.send(Record(GREW, 0, self.outbox.segment, self.outbox.end))
-
-    def _go_on(self) -> None:
-        """A connection that is being made needs a step now and then, also while a task takes its time."""
-        if self._line is not None and not (self._line.ready or self._line.dead):
-            try:
-                self._line.receive(0)
-            except RuntimeError:
-                pass  # the other thread is at it
+        line = self._line
+        if line is not None:
+            if not line.ready:
+                _go_on(line)
+            line.send(Record(GREW, 0, self.outbox.segment, self.outbox.end))
 
     def tell(self, kind: int, body: bytes) -> None:
         """Write one record to the outbox, and ring."""
@@ -197,3 +194,11 @@ class Link:
         self.outbox.abandon()
         if self._line is not None:
             self._line.close()
+
+
+def _go_on(line: Line) -> None:
+    """A connection that is being made needs a step now and then, also while a task takes its time."""
+    try:
+        line.receive(0)  # at once if it is dead
+    except RuntimeError:
+        pass  # the other thread is at it

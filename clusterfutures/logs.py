@@ -131,7 +131,7 @@ class LogWriter:
         """Append one or more whole frames; returns where the first byte went and how many there are."""
         if self.end >= SEGMENT_BYTES and not self._shared:
             self._finish_segment()
-        place = Location(self.segment, self.end, len(data))
+        place = _new(Location, (self.segment, self.end, len(data)))
         self.append(data)
         return place
 

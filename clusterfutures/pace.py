@@ -33,9 +33,10 @@ class Pace:
         if self._mean < 0.0:
             self._mean = mean
         else:
-            weight = min(tasks, 10) * 0.05
+            weight = (tasks if tasks < 10 else 10) * 0.05
             self._mean += weight * (mean - self._mean)
-        self._largest = max(self._largest, tasks)
+        if tasks > self._largest:
+            self._largest = tasks
 
     @property
     def seconds(self) -> float:
@@ -43,7 +44,7 @@ class Pace:
 
         A mean, and no attempt at caution: when a task takes far longer, the ones behind it are recalled.
         """
-        return max(self._mean, 0.0)
+        return self._mean if self._mean > 0.0 else 0.0
 
     def size(self, target: float) -> int:
         """How many tasks make a bundle of `target` seconds; 1 until something was measured."""

@@ -170,7 +170,10 @@ class Roster:
     @property
     def busy(self) -> bool:
         """Whether anything is pending."""
-        return any(queue.runs for queue in self._queues.values())
+        for queue in self._queues.values():  # noqa: SIM110 - asked at every turn, and `any` costs much more
+            if queue.runs:
+                return True
+        return False
 
     def append(self, runs: Sequence[Run]) -> None:
         """More to do."""
@@ -221,7 +224,8 @@ class Roster:
 
     def idle(self, kind: int) -> Member | None:
         """A worker that would start a task of this kind at once; None also if other tasks come first."""
-        if self._queue(kind).runs:
+        queue = self._queues.get(kind)
+        if queue is not None and queue.runs:
             return None
         for member in self.members.values():
             free = member.ready and not (member.assigned or member.leaving or member.recalled)

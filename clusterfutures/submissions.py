@@ -84,6 +84,10 @@ class Submissions:
         if self._current is not None and not self.wait:
             self._hand_in(self._current)
 
+    def hold(self, reason: Exception) -> None:
+        """Hand nothing in for a while: what was accepted last came to nothing."""
+        self._wait_longer(reason)
+
     def give_up(self) -> None:
         """What got no answer is not asked for any more."""
         self._given_up = True

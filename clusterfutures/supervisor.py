@@ -44,6 +44,7 @@ FAILED_STARTS = 3  # in a row, before it gives up
 TERM_GRACE = {True: 10.0, False: 1.0}
 """Seconds between SIGTERM and SIGKILL: if the site wants it to end (its own KillWait is longer), or we do."""
 IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
+SIGNAL_GRACE = 0.25  # seconds that a scheduler takes, at most, to send one signal to all processes of a job
 _WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 """Signals by which a scheduler announces what it is going to do: for tasks to handle, harmless to others."""
@@ -160,6 +161,8 @@ class Supervisor:
     def _bury(self, slot: int, child: Child, status: int) -> None:
         task, _, state = Marker(self._memory, slot).get()
         del self._children[slot]
+        if child.reason == OWN and os.WIFSIGNALED(status):
+            child.reason = self._reason_of(os.WTERMSIG(status))
         if status:
             _signal_group(child.pid, signal.SIGKILL, alone=False)  # what the task started goes with it
         if state == RUNS:
@@ -168,14 +171,27 @@ class Supervisor:
             self._failed_starts += 1
         if state == RETIRES:
             self._want = max(self._want - 1, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and child.reason == OWN:
-            child.reason = MEMORY if self._memory_kills.struck() else OWN
         self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())
         if state == FAILED or self._failed_starts >= FAILED_STARTS:
             self._want = 0
             if state != FAILED:
                 text = f"{self._failed_starts} workers in a row ended before they were ready"
                 self._link.tell(GAVE_UP, text.encode())
+
+    def _reason_of(self, number: int) -> int:
+        """Who has sent a worker the signal that it died of, if it was not us."""
+        if number == signal.SIGKILL and self._memory_kills.struck():
+            return MEMORY
+        if number == signal.SIGTERM and self._told_to_end():
+            return SITE
+        return OWN
+
+    def _told_to_end(self) -> bool:
+        """Whether our own SIGTERM has come, or comes now: a scheduler may signal the workers first."""
+        deadline = time.monotonic() + SIGNAL_GRACE
+        while not self._stopping and time.monotonic() < deadline:
+            self._hear(deadline - time.monotonic())
+        return bool(self._stopping)
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()
@@ -248,12 +264,14 @@ class Supervisor:
         waiting = [self._signals[0]]
         if self._link.fileno() >= 0:
             waiting.append(self._link.fileno())
-        ready, _, _ = select.select(waiting, [], [], timeout)
-        if self._signals[0] in ready:
-            self._notice(os.read(self._signals[0], 4096))
+        select.select(waiting, [], [], timeout)
+        self._hear(0.0)
 
-    def _notice(self, numbers: bytes) -> None:
-        for number in numbers:
+    def _hear(self, timeout: float) -> None:
+        """Heed the signals that have come, or the first that comes within `timeout` seconds."""
+        if not select.select([self._signals[0]], [], [], max(timeout, 0.0))[0]:
+            return
+        for number in os.read(self._signals[0], 4096):
             if number == signal.SIGTERM:
                 self._stop(SITE)
             elif number in _PASSED_ON:

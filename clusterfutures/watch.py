@@ -63,6 +63,7 @@ class Peer:
     def __init__(self, ref: WorkerRef, outbox: LogReader) -> None:
         self.ref, self.outbox = ref, outbox
         self.caller: Optional[Caller] = None
+        self.buried = False
         self.mute_since = 0.0  # when it said by file that it can take tasks, without having called
         self.heard = False
         self.suspect_since = 0.0
@@ -219,15 +220,16 @@ class Watch:
             self._nudge.clear()
             return rung
         for event in self.bell.poll(timeout):
-            identity = event.line.identity
-            peer = self._peer(_ref(identity))
+            peer: Optional[Peer] = event.line.owner
             if peer is None:
+                peer = event.line.owner = self._peer(_ref(event.line.identity))
+            if peer is None or peer.buried:
                 event.line.close()
                 continue
             if event.closed:
                 if peer.caller is event.line:
                     peer.caller = None
-                    if identity.role == SUPERVISOR:
+                    if peer.ref.slot < 0:
                         self._hung_up.append(peer.ref)
                         rung[peer] = None  # for its last words
                 continue
@@ -394,9 +396,7 @@ class Watch:
         task = ended.task if ended is not None else Marker.read(self._run.markers(ref.supervisor), ref.slot)
         peer = self._peers.pop(ref, None)
         if peer is not None:
-            self._take_final(peer)
-            if peer.caller is not None:
-                peer.caller.close()
+            self._part_from(peer)
         self._buried[ref._replace(generation=0)] = ref.generation
         self.dispatcher.ended(ref, ended, task - 1 if task else None, status)
 
@@ -413,7 +413,7 @@ class Watch:
         self._peer(element.ref)  # it may have come and gone unseen
         peer = self._peers.pop(element.ref, None)
         if peer is not None:
-            self._take_final(peer)
+            self._part_from(peer)
         left = [ref for ref in self._peers if ref.slot >= 0 and ref.supervisor == element.ref]
         self._buried[element.ref._replace(generation=0)] = element.ref.generation
         self._scheduler.sweep(element.job_id, self.dispatcher.pids(left))
@@ -423,11 +423,15 @@ class Watch:
         self.dispatcher.never_came(element.ref._replace(slot=0, generation=0), known)
         self.dispatcher.forget(element.ref)
 
-    def _take_final(self, peer: Peer) -> None:
+    def _part_from(self, peer: Peer) -> None:
+        """Read the last words of somebody who is dead."""
         frames = peer.outbox.read(final=True)
         if frames:
             self._take(peer, frames)
         peer.outbox.close()
+        peer.buried = True
+        if peer.caller is not None:
+            peer.caller.close()
 
     def _make_room(self, wanted: dict[int, int]) -> None:
         """Where some kind of tasks lacks workers, let those go that another kind has too many of."""

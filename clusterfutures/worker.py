@@ -200,7 +200,8 @@ class Worker:
             if not self._link.heard:  # with a bell, what is there has been rung for
                 self._handle(self._link.look())
             while not (self._queue or self._leaving):
-                self._ring()
+                if self._unrung:
+                    self._ring()
                 frames = self._link.wait(1.0)
                 if frames:
                     self._handle(frames)

@@ -373,6 +373,7 @@ class TestTimeout:
         assert type(future.exception(LIMIT)) is TaskTimeout
 
     def test_that_is_not_reached(self, pool: LocalExecutor) -> None:
+        assert pool.wait_for_workers(2, LIMIT)
         view = pool.options(timeout=LIMIT)
         assert list(view.map(abs, range(500))) == [*range(500)]
         assert pool.active_workers == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -49,6 +50,7 @@ from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, 
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
+from tests.support import wait_until
 
 PLACE = Location(0, 0, 10)
 COST = Cost(1e-6, 0.0, 0, 0, 0, 0, 0)
@@ -1059,5 +1061,35 @@ def test_a_disk_that_is_full_when_a_lone_call_is_made(
     assert error.errno == errno.ENOSPC
     [future] = driver.submit(1)
     assert driver.serve(ref, 1) == [(1, 0)]
+    assert future.result(10) == 1
+    assert driver.dispatcher.unfinished == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_worker_that_dies_while_it_is_given_a_lone_call(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """The watching thread must not close the inbox under the writer: its descriptor may be another file's."""
+    ref = driver.join(0)
+    driver.submit(1)
+    driver.finish(ref, 0)
+    watching = threading.Thread(target=driver.dispatcher.ended, args=(ref, killed(-1), None))
+    write = LogWriter.write
+
+    def write_slowly(inbox: LogWriter, data: bytes) -> Location:
+        watching.start()
+        wait_until(lambda: not driver.dispatcher.members())
+        watching.join(0.05)
+        assert inbox._fd >= 0, "closed under the writer"
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(inbox, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogWriter, "write", write_slowly)
+        [future] = driver.submit(1)
+    watching.join(10)
+    assert not future.done()
+    assert driver.serve(driver.join(1), 1) == [(1, 0)]
     assert future.result(10) == 1
     assert driver.dispatcher.unfinished == 0

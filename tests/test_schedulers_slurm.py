@@ -960,9 +960,14 @@ class TestThrottle:
         assert not SlurmScheduler(FakeSlurm(), arrays=False).throttles
 
     def test_a_refusal_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        answer = completed(stderr="slurm_update error: Job has already finished", code=1)
+        answer = completed(stderr="slurm_update error: Access/permission denied", code=1)
         SlurmScheduler(FakeSlurm(scontrol=answer)).throttle("12_3", 4)
-        assert "already finished" in caplog.text
+        assert "permission denied" in caplog.text
+
+    def test_that_some_have_finished_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
+        answer = completed(stderr="12_0: Job has already finished\n12_1-6: No error", code=1)
+        SlurmScheduler(FakeSlurm(scontrol=answer)).throttle("12_3", 4)
+        assert not caplog.text
 
 
 class TestShowing:
