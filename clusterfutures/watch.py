@@ -52,6 +52,7 @@ CHORE_INTERVAL = 0.01  # seconds for which chores may be left while nothing is p
 LEASE_INTERVAL = 15.0
 STOP_AFTER = 10.0  # seconds that workers have to leave when all is done
 CANCEL_AFTER = 5.0  # seconds that a supervisor has to obey, before the scheduler is asked
+NEWCOMERS = 0.25  # seconds between looks at those who have no line to the bell yet
 MUTE_AFTER = 10.0  # seconds that a worker has to find the doorbell before somebody should be told
 ACCOUNTING_GRACE = 10.0  # seconds to wait for the scheduler's word on why a worker died
 SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
@@ -246,8 +247,13 @@ class Watch:
         if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= wanted:
             return SAFETY_LOOK
         if self._mute:
-            return self._pause
+            # With a bell, who has no line is about to have one; looking all the time would not be faster.
+            return max(self._pause, NEWCOMERS) if self._bell_reaches else self._pause
         return RECALL_LOOK if self.dispatcher.uneven else SAFETY_LOOK
+
+    @property
+    def _bell_reaches(self) -> bool:
+        return self.bell is not None and self._run.shared and not self._told_mute
 
     def _look(self, now: float) -> None:
         """Read everything, rung or not."""

@@ -1,18 +1,57 @@
-"""The shared cluster as a fixture, and its logs in the report of a test that fails."""
+"""The shared cluster and a place to work there as fixtures, and Slurm's logs in the report of a failure."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.slurm import Cluster, shared, shared_logs
+from tests.slurm.calls import Calls
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The `shared` cluster; a test leaves it as it was, without jobs and with all of its daemons."""
     return shared()
+
+
+@pytest.fixture
+def here(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, which no job may fill with its logs; and no job may stay behind."""
+    monkeypatch.chdir(tmp_path)
+    # A busy machine may stop a loop of submissions for a while, which would end the array there.
+    monkeypatch.setattr("clusterfutures.executor.GATHER", 0.5)
+    yield tmp_path
+    try:
+        cluster.idle()
+    finally:
+        cluster.cancel_all()
+    assert not list(tmp_path.rglob("slurm-*.out"))
+
+
+@pytest.fixture
+def calls(here: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """All that is asked of Slurm in the test, and in its jobs."""
+    (here / "bin").mkdir()
+    calls = Calls(here / "bin")
+    monkeypatch.setenv("PATH", calls.path)
+    return calls
+
+
+@pytest.fixture
+def log(here: Path) -> str:
+    """A file for `local_work.note`."""
+    return str(here / "notes")
+
+
+@pytest.fixture
+def gate(here: Path) -> Iterator[Path]:
+    """A file that lets tasks go on once it exists; at the end of the test it does."""
+    path = here / "open"
+    yield path
+    path.touch()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,8 @@ import pytest
 from clusterfutures import SlurmExecutor
 from tests.slurm import Cluster
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=["-20m", "+20m"])
 def other_clock(request: pytest.FixtureRequest) -> list[str]:

@@ -20,6 +20,8 @@ from clusterfutures.states import JobState
 from tests.slurm import Cluster
 from tests.support import wait_until
 
+pytestmark = pytest.mark.long
+
 TELL = """
 import json, os, sys
 print(json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]))
