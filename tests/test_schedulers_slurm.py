@@ -228,6 +228,7 @@ class TestSubmissions:
             [
                 "sbatch",
                 "--parsable",
+                "--ignore-pbs",
                 "--job-name=my job",
                 "--open-mode=append",
                 f"--output={tmp_path}/0.log",
@@ -263,6 +264,7 @@ class TestSubmissions:
         assert submission.argv == [
             "sbatch",
             "--parsable",
+            "--ignore-pbs",
             "--job-name=my job",
             "--open-mode=append",
             "--mem=1G",

@@ -163,7 +163,8 @@ def _submission(request: JobRequest, path: str, index: Optional[int]) -> Submiss
         job_id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if index is None else "$SLURM_JOB_ID",
     )
     resources = request.resources
-    argv = ["sbatch", "--parsable", f"--job-name={request.name}", "--open-mode=append"]
+    # A line "#PBS ..." among the setup lines, from somebody's older script, would be obeyed otherwise.
+    argv = ["sbatch", "--parsable", "--ignore-pbs", f"--job-name={request.name}", "--open-mode=append"]
     if "stdout" not in resources:
         argv.append(f"--output={output or '/dev/null'}")
     if "comment" not in resources:
