@@ -277,7 +277,7 @@ class Allocation:
         return Submission(self._recipes[kind].request(self._run, job, len(wants)), kind, each, wants)
 
     def _accepted(self, submission: Submission, ids: list[str]) -> None:
-        self._interval = self._scheduler.closing_interval  # should its start fail, nobody rings
+        self._watch_closely()
         log.debug("submitted job %s for %d workers", ids[0], sum(submission.wants))
         before = set(self.elements)
         self._hand_over(submission, ids)
@@ -345,13 +345,18 @@ class Allocation:
             if element.ref in self.elements:
                 changed |= self._learn(element, found.get(element.job_id))
         self._loosen()
-        if changed:
-            self._interval = min(self._interval, self._scheduler.interval)
-        elif not (self.urgent or self.closed):
-            self._interval = min(self._interval * 1.5, self._scheduler.longest_interval)
+        if not (self.urgent or self.closed):
+            scheduler = self._scheduler
+            longest = scheduler.interval if changed else scheduler.longest_interval
+            self._interval = min(self._interval * 1.5, longest)
 
     def _loosen(self) -> None:
         """What ended may make room for more."""
+
+    def _watch_closely(self) -> None:
+        """A job has been submitted, or starts: should that fail, nobody rings.  Once some have, most will."""
+        if not self.alive:
+            self._interval = self._scheduler.closing_interval
 
     def _learn(self, element: Element, status: Optional[JobStatus]) -> bool:
         """Take note of what the scheduler says of an element; returns whether that is news."""
@@ -368,7 +373,7 @@ class Allocation:
         element.status = status
         if before.state is not status.state and status.state is JobState.RUNNING:
             if not self._events.heard(element.ref):
-                self._interval = self._scheduler.closing_interval  # as after a submission
+                self._watch_closely()
             self._events.came(element)
         if status.state is JobState.RUNNING:
             self._note_end(element, math.inf if status.time_left is None else now + status.time_left)

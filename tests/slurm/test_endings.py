@@ -136,7 +136,7 @@ def goes_on(executor: SlurmExecutor) -> None:
 def start_now(cluster: Cluster, job_id: str, *changes: str) -> None:
     """Let a job start for which it is too early: what was put back into the queue waits for two minutes."""
     cluster.wait_state(job_id, ["PENDING"])
-    cluster.query("scontrol", "update", f"JobId={job_id}", "StartTime=now", *changes)
+    cluster.query("scontrol", "update", f"JobId={job_id}", "StartTime=now+2", *changes)
 
 
 class TestWhileItRuns:

@@ -334,7 +334,7 @@ class TestEndings:
         found = scheduler.poll(ids)
         assert found[ids[1]].state is JobState.PENDING
         assert [found[job_id].restarts for job_id in ids] == [0, 1]
-        queue.query("scontrol", "update", f"JobId={ids[1]}", "StartTime=now")
+        queue.query("scontrol", "update", f"JobId={ids[1]}", "StartTime=now+2")
         wait_until(lambda: f"1 1 {ids[1]}\n" in log.read_text(), describe=log.read_text, interval=0.1)
         assert log.read_text().startswith(f"1 0 {ids[1]}\n"), "appended to what the first one wrote"
         assert when(scheduler, ids, JobState.RUNNING)[ids[1]].restarts == 1
