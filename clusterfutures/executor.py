@@ -200,8 +200,9 @@ class Submitter(Executor):
         """The job for all `max_workers` as it would be submitted: script, command and options.
 
         >>> from clusterfutures import LocalExecutor
-        >>> print(LocalExecutor(2).explain())
-        /...python... .../bootstrap.py ...
+        >>> with LocalExecutor(2) as ex:
+        ...     print(ex.explain())
+        env -C ...python... .../bootstrap.py ...
         """
         return self._session.scheduler.explain(self._session.request(self._policy.kind))
 

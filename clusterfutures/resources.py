@@ -457,7 +457,7 @@ def changed(resources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     """Checked resources with checked changes; what one of those excludes is dropped.
 
     >>> changed({"mem": 2**30, "cores": 2}, {"mem_per_cpu": 2**29})
-    {'mem_per_cpu': 536870912, 'cores': 2}
+    {'cores': 2, 'mem_per_cpu': 536870912}
     """
     dropped = {rival for pair in RIVALS for name, rival in (pair, pair[::-1]) if name in changes}
     found = {**{name: value for name, value in resources.items() if name not in dropped}, **changes}

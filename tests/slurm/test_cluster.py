@@ -17,6 +17,9 @@ from tests.slurm import cluster as cluster_module
 from tests.support import REPOSITORY, processes_left, run_command, wait_until
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(autouse=True)
 def _installed() -> None:
     slurm.require()
