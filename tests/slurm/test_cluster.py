@@ -16,7 +16,6 @@ from tests.slurm import Cluster, cgroups
 from tests.slurm import cluster as cluster_module
 from tests.support import REPOSITORY, processes_left, run_command, wait_until
 
-
 pytestmark = pytest.mark.long
 
 
