@@ -139,7 +139,8 @@ class Dispatcher:
                 run = Run.lone(self._register(future), style, function, body, self._futures, policy)
                 future.begin(member.post)
                 member.take([run])
-            self.journal.publish()  # the function, which may be new
+            if self.run.shared:
+                self.journal.publish()  # the function, which may be new
             self._assign(member, [run])
         finally:
             self._io.release()

@@ -293,7 +293,8 @@ class FutureSink:
     def fail(self, number: int, error: BaseException) -> Optional[Settled]:
         """The future gets the error."""
         future = self.futures.pop(number)
-        if future._state == "PENDING" and not future.set_running_or_notify_cancel():
+        # Whoever waits for one that was cancelled a moment ago has not been told yet.
+        if future._state in ("PENDING", "CANCELLED") and not future.set_running_or_notify_cancel():
             return None
         return Settled(future, error=error) if not future.cancelled() else None
 

@@ -199,9 +199,8 @@ class Journal:
 
     def publish(self) -> None:
         """Make what was written visible on other machines."""
-        if self._run.shared:
-            with self._lock:
-                self._log.publish()
+        with self._lock:
+            self._log.publish()
 
     def close(self) -> None:
         """Close the log."""

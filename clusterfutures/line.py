@@ -151,20 +151,19 @@ class Line:
         """All records that are here; waits `timeout` seconds for one (None: without end).
 
         Drives the connection until it is ready.  Returns early with [] when the line has just
-        become ready or dead, and at once with [] when it is dead: look at `dead` before calling
-        again.  For one thread at a time; raises RuntimeError for a second one, and nothing for the
-        network.
+        become ready or dead or a record has come in part, and at once with [] when it is dead:
+        look at `dead` before calling again.  For one thread at a time; raises RuntimeError for a
+        second one, and nothing for the network.
         """
         if not self._is_open():
             return []
         if not self._reading.acquire(False):
             raise RuntimeError("another thread is receiving on this line")
         try:
-            deadline = None if timeout is None else monotonic() + timeout
             if self._live is None:
-                self._connect(deadline)
+                self._connect(timeout)
                 return []
-            return self._listen(*self._live, timeout, deadline)
+            return self._listen(*self._live, timeout)
         finally:
             self._reading.release()
             if self.dead:
@@ -209,8 +208,9 @@ class Line:
     def _is_open(self) -> bool:
         return not self.dead and os.getpid() == self._pid
 
-    def _connect(self, deadline: Optional[float]) -> None:
-        """Until the line is ready or dead, or the deadline has passed."""
+    def _connect(self, timeout: Optional[float]) -> None:
+        """Until the line is ready or dead, or the time is over."""
+        deadline = None if timeout is None else monotonic() + timeout
         until = self._deadline if deadline is None else min(deadline, self._deadline)
         while self._live is None and self._is_open():
             ready = self._poller.wait(until - monotonic())
@@ -219,23 +219,10 @@ class Line:
             if deadline is not None and monotonic() >= deadline:
                 return
 
-    def _listen(
-        self, sock: _socket.socket, session: Session, timeout: Optional[float], deadline: Optional[float]
-    ) -> list[Record]:
-        """Until there is a record, the line is dead, or the deadline, `timeout` from now, has passed."""
-        while True:
-            if self._poller.wait(timeout) and not self.dead:
-                records = self._hear(sock, session)
-                if records:
-                    return records
-            if self.dead:
-                return []
-            if deadline is not None:
-                timeout = deadline - monotonic()
-                if timeout <= 0.0:
-                    return []
-
-    def _hear(self, sock: _socket.socket, session: Session) -> list[Record]:
+    def _listen(self, sock: _socket.socket, session: Session, timeout: Optional[float]) -> list[Record]:
+        """What comes first: records, the end of the line, or that of the time."""
+        if not self._poller.wait(timeout) or self.dead:
+            return []
         try:
             data = sock.recv(CHUNK)
             if data:

@@ -225,7 +225,7 @@ class LogReader:
         while self._fd >= 0 or self._open(upto, final):
             found = self._read_segment()
             if not found or found[-1].kind != _END:
-                return frames + found
+                return frames + found if frames else found
             frames += found[:-1]
             self._next_segment()
         return frames

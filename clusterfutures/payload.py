@@ -194,9 +194,19 @@ def dumps_error(exc: BaseException) -> bytes:
 
     Never raises.
     """
-    from clusterfutures import faults
-
+    try:
+        from clusterfutures import faults
+    except ImportError as missing:  # tblib: a worker's Python may be another than the driver's
+        return _dumps_error_as_text(exc, missing)
     return faults.dumps_error(exc)
+
+
+def _dumps_error_as_text(exc: BaseException, missing: ImportError) -> bytes:
+    import traceback
+
+    text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    text += f"\n(It cannot travel as itself, for lack of a module in {sys.executable}: {missing})\n"
+    return _dumps((type(exc).__qualname__, text, None), 5)
 
 
 def loads_error(body: Body) -> BaseException:

@@ -240,10 +240,11 @@ class Session:
     def unpack(self, data: bytes) -> list[Record]:
         """The records completed by `data`; raises Forged, and must then not be used again."""
         if self._rest or len(data) != self.size:
-            return self._unpack_stream(self._rest + data)
-        return [self._open(data)]  # nearly always
+            return self._unpack_all(data)
+        return [_new(Record, _unpack_record(data))]  # nearly always
 
-    def _unpack_stream(self, data: bytes) -> list[Record]:
+    def _unpack_all(self, data: bytes) -> list[Record]:
+        data = self._rest + data
         whole = len(data) - len(data) % self.size
         self._rest = data[whole:]
         return [self._open(data[at : at + self.size]) for at in range(0, whole, self.size)]
@@ -269,6 +270,10 @@ class Sealed(Session):
         """The sealed bytes of `record` as number `sent`."""
         plain = super().pack(record)
         return plain + self._ours(_pack_number(self.sent) + plain)[:_TAG]
+
+    def unpack(self, data: bytes) -> list[Record]:
+        """The records completed by `data`, each of which is proved."""
+        return self._unpack_all(data)
 
     def _open(self, packed: bytes) -> Record:
         """The one record that `packed` is; raises Forged for any other but the next one sent."""

@@ -269,11 +269,11 @@ class Worker:
     def _run_queue(self) -> None:
         """Run everything that is queued."""
         queue, limit = self._queue, self.specification.max_tasks
-        while not (limit and self._done >= limit):
+        while queue and not (limit and self._done >= limit):
             try:
                 task = queue.popleft()
             except IndexError:
-                break
+                break  # the attendant has just handed it back
             if self.ends and self._too_late_for(task):
                 break
             self._run_task(task)

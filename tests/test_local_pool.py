@@ -22,8 +22,10 @@ import pytest
 from clusterfutures import (
     LocalExecutor,
     OptionError,
+    RemoteError,
     SubmissionError,
     TaskKilled,
+    TaskPicklingError,
     WorkerLost,
     WorkerStartError,
 )
@@ -210,6 +212,14 @@ def bare_python(directory: Path) -> str:
     return str(target / "bin" / "python")
 
 
+def lacking_python(directory: Path, module: str) -> str:
+    """The same; and there a module cannot be imported that the driver has."""
+    python = bare_python(directory)
+    (site,) = (directory / "bare").glob("lib/python*/site-packages")
+    (site / "sitecustomize.py").write_text(f"import sys; sys.modules[{module!r}] = None")
+    return python
+
+
 class TestInterpreter:
     """`python` and `setup`."""
 
@@ -253,6 +263,31 @@ class TestInterpreter:
         python = bare_python(tmp_path)
         with LocalExecutor(1, python=python) as pool:
             assert pool.submit(lambda: sys.prefix).result(LIMIT) == str(tmp_path / "bare")
+
+    def test_that_lacks_a_module(self, tmp_path: Path, bell: bool) -> None:
+        python = lacking_python(tmp_path, "zlib")
+        with LocalExecutor(1, doorbell=bell, python=python) as pool:
+            self.check_broken(pool, f"({python}) cannot import clusterfutures", "zlib")
+
+    def test_that_lacks_tblib(self, tmp_path: Path) -> None:
+        """Only errors need it, and their text arrives all the same."""
+        python = lacking_python(tmp_path, "tblib")
+        with LocalExecutor(1, python=python) as pool:
+            error = pool.submit(divmod, 1, 0).exception(LIMIT)
+            assert isinstance(error, RemoteError)
+            assert error.type_name == "ZeroDivisionError"
+            assert "Traceback (most recent call last)" in error.text
+            assert f"in {python}: " in error.text
+            assert "tblib" in error.text
+            assert pool.submit(abs, -1).result(LIMIT) == 1, "the worker lives"
+
+    def test_that_lacks_cloudpickle(self, tmp_path: Path) -> None:
+        python = lacking_python(tmp_path, "cloudpickle")
+        with LocalExecutor(1, python=python) as pool:
+            error = pool.submit(work.make_closure, 1).exception(LIMIT)
+            assert isinstance(error, TaskPicklingError)
+            assert "cloudpickle" in str(error)
+            assert pool.submit(abs, -1).result(LIMIT) == 1, "the worker lives"
 
     def test_command_with_arguments_and_spaces(self, hostile_tmp_path: Path) -> None:
         script = hostile_tmp_path / "my python"

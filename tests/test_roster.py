@@ -1093,3 +1093,14 @@ def test_a_worker_that_dies_while_it_is_given_a_lone_call(
     assert driver.serve(driver.join(1), 1) == [(1, 0)]
     assert future.result(10) == 1
     assert driver.dispatcher.unfinished == 0
+
+
+def test_who_waits_for_a_cancelled_task_is_told_when_everything_fails(driver: Driver) -> None:
+    """Even if it was cancelled so late that no turn has dropped it."""
+    futures = driver.submit(3)
+    driver.dispatcher.pump()
+    assert futures[1].cancel()
+    driver.dispatcher.fail_all(RuntimeError("no worker"), broken=True)
+    assert not wait(futures, 10).not_done
+    assert [future.state for future in futures] == ["FINISHED", "CANCELLED", "FINISHED"]
+    assert driver.dispatcher.unfinished == 0
