@@ -43,11 +43,14 @@ if TYPE_CHECKING:
     from clusterfutures.futures import ClusterFuture
     from clusterfutures.local import LocalExecutor
     from clusterfutures.slurm import SlurmExecutor
+    from clusterfutures.torque import PBSExecutor, TorqueExecutor
 
 _HOME = {
     "__version__": "_version",
     "LocalExecutor": "local",
     "SlurmExecutor": "slurm",
+    "PBSExecutor": "torque",
+    "TorqueExecutor": "torque",
     "ClusterFuture": "futures",
     "TaskContext": "context",
     "current_task": "context",
@@ -64,6 +67,7 @@ __all__ = [
     "OptionError",
     "OutOfMemory",
     "OutcomeNotWritten",
+    "PBSExecutor",
     "Preempted",
     "RemoteError",
     "RunDirectoryError",
@@ -76,6 +80,7 @@ __all__ = [
     "TaskPicklingError",
     "TaskTimeout",
     "TimeLimitReached",
+    "TorqueExecutor",
     "WorkerLost",
     "WorkerStartError",
     "__version__",

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pbs import shared
+
 ON_SLURM = {"cluster.rst", "endings.rst"}
+ON_PBS = {"pbs.rst"}
 
 
 @pytest.fixture(autouse=True)
@@ -16,4 +19,8 @@ def cluster_of_the_page(
     """Start it for a page that needs it; skip the page, or fail it in CI, where it is not installed."""
     if request.node.path.name in ON_SLURM:
         request.getfixturevalue("slurm")
+        monkeypatch.chdir(tmp_path)
+    if request.node.path.name in ON_PBS:
+        for name, value in shared("openpbs").environ.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)

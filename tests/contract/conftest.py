@@ -57,10 +57,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The executor under test; when a module is done with it, no process of it may be left."""
     found = CASES[request.param]
-    if found.on_slurm:
-        request.getfixturevalue("slurm")
+    if found.service:
+        request.getfixturevalue(found.service)
     yield found
     check_no_process_left()
+
+
+def stand_in(dialect: str) -> Iterator[None]:
+    """Have the commands of a PBS on PATH, which only one can be at a time."""
+    from tests.pbs import shared
+
+    site = shared(dialect)
+    site.activate()
+    yield
+    site.deactivate()
+
+
+@pytest.fixture(scope="module")
+def torque() -> Iterator[None]:
+    """The stand-in for TORQUE."""
+    yield from stand_in("torque")
+
+
+@pytest.fixture(scope="module")
+def openpbs() -> Iterator[None]:
+    """The stand-in for OpenPBS."""
+    yield from stand_in("openpbs")
 
 
 class SharedPool:

@@ -53,8 +53,8 @@ class Case(NamedTuple):
     `name` is its pytest id; `location` is ``module:class``; `traits` gives, for each trait that it has,
     the reason, `lacks` the same for those that it lacks where that needs one; `options` are always
     passed to the class; `start_method` names the multiprocessing context that it is given as
-    `mp_context` (none where that is None); `on_slurm`: it needs a cluster, and run directories that stay out
-    of the working directory.
+    `mp_context` (none where that is None); `service` is the batch system that it needs, if any: "slurm",
+    "torque" or "openpbs".  Then it gets run directories that stay out of the working directory.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Case(NamedTuple):
     options: Mapping[str, Any] = {}
     start_method: str | None = None
     lacks: Mapping[Trait, str] = {}
-    on_slurm: bool = False
+    service: str = ""
 
     @property
     def executor_class(self) -> type[Executor]:
@@ -81,7 +81,7 @@ class Case(NamedTuple):
         """A new executor; positions and keywords as in ProcessPoolExecutor."""
         if not args:
             options.setdefault("mp_context", self.context)
-        if self.on_slurm:
+        if self.service:
             options.setdefault("run_dir", tempfile.mkdtemp(prefix="run-"))
         make: Any = self.executor_class
         executor: Executor = make(max_workers, *args, **{**self.options, **options})
@@ -171,8 +171,12 @@ CASES = {
         _standard("spawn"),
         Case("local", "clusterfutures:LocalExecutor", OWN_TRAITS),
         Case("local-polling", "clusterfutures:LocalExecutor", OWN_TRAITS, {"doorbell": False}),
-        Case("slurm", "clusterfutures:SlurmExecutor", OWN_TRAITS, on_slurm=True),
-        Case("slurm-polling", "clusterfutures:SlurmExecutor", OWN_TRAITS, {"doorbell": False}, on_slurm=True),
+        Case("slurm", "clusterfutures:SlurmExecutor", OWN_TRAITS, service="slurm"),
+        Case(
+            "slurm-polling", "clusterfutures:SlurmExecutor", OWN_TRAITS, {"doorbell": False}, service="slurm"
+        ),
+        Case("torque", "clusterfutures:TorqueExecutor", OWN_TRAITS, service="torque"),
+        Case("openpbs", "clusterfutures:PBSExecutor", OWN_TRAITS, service="openpbs"),
     ]
 }
 

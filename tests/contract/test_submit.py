@@ -138,7 +138,7 @@ def test_max_workers_attribute(make: Make) -> None:
 
 def test_max_workers_by_default(case: Case, make: Make) -> None:
     executor = make(None)
-    if case.on_slurm:
+    if case.service:
         assert executor._max_workers == 16, "as documented"  # type: ignore[attr-defined]
     else:
         cores = os.cpu_count()

@@ -1,0 +1,78 @@
+"""How often the elements of jobs have begun, told by their scripts.
+
+No PBS says in a job how often it was started before, and what qstat counts (run_count, start_count) are
+attempts of the server, also those that never got as far as the script.  Driver and job must agree: so a
+script takes the first number that no earlier start of its element has taken, as a directory beside its log,
+and the driver counts these directories.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from clusterfutures.schedulers.base import INDEX, JobStatus
+from clusterfutures.schedulers.script import quote
+from clusterfutures.states import JobState
+
+MOST = 100
+"""Starts that are told apart."""
+
+
+def expression(log: str) -> str:
+    """For a script: how often the element `cf_index` has begun before; `log` has INDEX in it."""
+    before, mark, after = log.rpartition(INDEX)
+    path = f'{quote(before)}"$cf_index"{quote(after)}' if mark else quote(log)
+    take = f"mkdir -m 700 {path}.$cf_start 2>/dev/null && break"
+    return f"$(for cf_start in {{0..{MOST - 1}}}; do {take}; done; echo $cf_start)"
+
+
+class Starts:
+    """Knows the logs of elements by their ids, and what lies beside them."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, str] = {}
+
+    def note(self, log: str, ids: list[str]) -> None:
+        """These are the elements of a request with this `log`, in order."""
+        for index, job_id in enumerate(ids):
+            self._logs[job_id] = str(index).join(log.rsplit(INDEX, 1))
+
+    def counted(self, found: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+        """The same with the number of restarts of all that have not ended."""
+        known = {
+            job_id: self._logs[job_id]
+            for job_id, status in found.items()
+            if job_id in self._logs and not status.state.ended
+        }
+        starts: dict[str, int] = {}
+        for folder in set(map(os.path.dirname, known.values())):
+            starts.update(_starts(folder))
+        return {
+            job_id: _with_restarts(status, starts.get(known[job_id], 0)) if job_id in known else status
+            for job_id, status in found.items()
+        }
+
+
+def _starts(folder: str) -> dict[str, int]:
+    """How often the elements with logs in this folder have begun, by their log."""
+    try:
+        names = os.listdir(folder)
+    except OSError:  # it was removed, or is out of reach for the moment
+        return {}
+    found: dict[str, int] = {}
+    for name in names:
+        log, _, number = name.rpartition(".")
+        if re.fullmatch("[0-9]{1,2}", number):
+            path = os.path.join(folder, log)
+            found[path] = max(found.get(path, 0), int(number) + 1)
+    return found
+
+
+def _with_restarts(status: JobStatus, starts: int) -> JobStatus:
+    if status.state is not JobState.PENDING or not starts:
+        return status._replace(restarts=max(starts - 1, 0))
+    # It has begun: either since that answer, or before it was put back into the queue.  That it had been
+    # running tells the two apart.
+    return status
