@@ -92,8 +92,9 @@ class Events(NamedTuple):
 
     `post` has a call made there.  `ring` is called with a supervisor after something was written to its
     inbox; `broken` with an error when no worker can be had; `came` and `gone` with an element that was
-    submitted or has ended, the latter with what the scheduler says of it; `timed` with one whose end by
-    wall time has become known, or another.  `heard` is asked whether a supervisor has said anything yet.
+    submitted or has ended, the latter with what the scheduler says of it; `ending` with one of which is known
+    how it will have ended; `timed` with one whose end by wall time has become known, or another.  `heard` is
+    asked whether a supervisor has said anything yet.
     """
 
     post: Callable[[Callable[[], None]], None]
@@ -101,6 +102,7 @@ class Events(NamedTuple):
     broken: Callable[[BaseException], None]
     came: Callable[[Element], None]
     gone: Callable[[Element, JobStatus], None]
+    ending: Callable[[Element, JobStatus], None]
     timed: Callable[[Element], None]
     heard: Callable[[WorkerRef], bool]
 
@@ -360,13 +362,10 @@ class Allocation:
 
     def _learn(self, element: Element, status: Optional[JobStatus]) -> bool:
         """Take note of what the scheduler says of an element; returns whether that is news."""
-        now = time.monotonic()
         if status is None:
-            element.missed = element.missed or now
-            if now - element.missed >= self._scheduler.grace:
-                text = "the scheduler does not know it any more"
-                self._ended(element, JobStatus(JobState.UNKNOWN, text=text))
+            self._miss_one(element)
             return True
+        now = time.monotonic()
         before, element.missed = element.status, 0.0
         if status.state is JobState.UNKNOWN or _is_older(status, element.ref.restart):
             return False  # it says nothing, or is from before the last start
@@ -384,7 +383,28 @@ class Allocation:
             self._cancel([element])
         elif (restart := _restart(element.ref.restart, before, status)) is not None:
             self._start_anew(element, restart, status)
+        elif status.state is JobState.ENDING:
+            self._ending(element, status)
         return (before.state, before.text) != (status.state, status.text)
+
+    def _miss_one(self, element: Element) -> None:
+        now = time.monotonic()
+        element.missed = element.missed or now
+        if now - element.missed >= self._scheduler.grace:
+            text = "the scheduler does not know it any more"
+            self._ended(element, JobStatus(JobState.UNKNOWN, text=text))
+
+    def _ending(self, element: Element, status: JobStatus) -> None:
+        outlook = status if status.ends_as is None else status._replace(state=status.ends_as)
+        if self.closed:
+            self._ended(element, outlook)  # how long a site cleans up after it is not waited for
+        elif status.ends_as is not None:
+            self._events.ending(element, outlook)
+
+    def is_ending(self, supervisor: WorkerRef) -> bool:
+        """Whether the end of a job has begun, and the scheduler will say later how it ended."""
+        element = self.elements.get(supervisor)
+        return element is not None and element.status.state is JobState.ENDING
 
     def _note_end(self, element: Element, ends: float) -> None:
         if ends != element.ends and not abs(ends - element.ends) <= DRIFT:
@@ -579,5 +599,6 @@ def _restart(restart: int, before: JobStatus, now: JobStatus) -> Optional[int]:
     if now.restarts is not None:
         return now.restarts if now.restarts > restart else None
     # A scheduler that does not count: what ran and is in the queue again was put back.
-    requeued = now.state is JobState.PENDING and before.state in (JobState.RUNNING, JobState.SUSPENDED)
+    ran = before.state in (JobState.RUNNING, JobState.SUSPENDED, JobState.ENDING)
+    requeued = now.state is JobState.PENDING and ran
     return restart + 1 if requeued else None

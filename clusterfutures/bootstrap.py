@@ -14,10 +14,11 @@ def main():  # type: ignore[no-untyped-def]
         )
     package = sys.path.pop(0)  # the package's own folder: its modules must not be importable by bare name
     parent = package.rpartition("/")[0]
-    if parent not in sys.path:
-        sys.path.append(parent)
+    sys.path.insert(0, parent)  # this very package, and not another version that this Python has installed
     try:
         from clusterfutures import supervisor
+
+        sys.path.remove(parent)  # for all else it comes where the driver has it
     except ImportError as error:
         sys.exit(
             "clusterfutures: the worker's Python (%s) cannot import clusterfutures or what it needs: %s"

@@ -11,6 +11,7 @@ class JobState(Enum):
     PENDING = "pending"  # in the queue
     RUNNING = "running"  # has an allocation
     SUSPENDED = "suspended"  # has one, and is stopped in it
+    ENDING = "ending"  # its end has begun: processes may still be alive, or the scheduler cleans up after it
     COMPLETED = "completed"  # ended by itself with exit code 0
     FAILED = "failed"  # ended by itself with another exit code, or by a signal
     CANCELLED = "cancelled"  # ended by somebody
@@ -26,4 +27,6 @@ class JobState(Enum):
         return self not in _LIVE
 
 
-_LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.UNKNOWN})
+_LIVE = frozenset(
+    {JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED, JobState.ENDING, JobState.UNKNOWN}
+)

@@ -204,7 +204,10 @@ class Supervisor:
         """Kill a worker if it runs this very task: stopped first, so that it cannot move on meanwhile."""
         os.kill(child.pid, signal.SIGSTOP)
         if not _stopped(child.pid):
-            return  # dead, which will be found, or out of reach of any signal: the next look tries again
+            # Dead, which will be found, or without a processor for so long.  The next look tries again, if
+            # there is one: the task may be over by then, and nobody would wake up who was stopped meanwhile.
+            os.kill(child.pid, signal.SIGCONT)
+            return
         current, deadline, _ = Marker(self._memory, child.ref.slot).get()
         if current == task and (reason != TIMED_OUT or deadline <= time.monotonic()):
             child.reason = reason

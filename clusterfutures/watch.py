@@ -55,6 +55,7 @@ CANCEL_AFTER = 5.0  # seconds that a supervisor has to obey, before the schedule
 NEWCOMERS = 0.25  # seconds between looks at those who have no line to the bell yet
 MUTE_AFTER = 10.0  # seconds that a worker has to find the doorbell before somebody should be told
 ACCOUNTING_GRACE = 10.0  # seconds to wait for the scheduler's word on why a worker died
+ENDING_GRACE = 60.0  # seconds to wait longer while it says that the job is ending (a site's epilog)
 SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
 
 
@@ -104,7 +105,8 @@ class Watch:
         self._deadline = 0.0  # when the next, harder step of ending is due
         self._steps: list[Callable[[], None]] = []
         events = Events(
-            self.post, self.ring, self.break_, self._element_came, self._element_gone, self._element_timed,
+            self.post, self.ring, self.break_, self._element_came, self._element_gone, self._element_ending,
+            self._element_timed,
             self._was_heard,
         )  # fmt: skip
         self.allocation = jobs(events)
@@ -392,9 +394,11 @@ class Watch:
         """What was not explained within the grace is told as far as it is known."""
         self.allocation.worried = bool(self._silent)
         if self.allocation.urgent and now > self._curious_until:
-            self.allocation.urgent = False
+            late = now > self._curious_until + ENDING_GRACE
             for ref, ended in list(self._unexplained.items()):
-                self._bury(ref, ended, None)
+                if late or not self.allocation.is_ending(ref.supervisor):
+                    self._bury(ref, ended, None)
+            self.allocation.urgent = bool(self._unexplained)
 
     def _bury(self, ref: WorkerRef, ended: Optional[Ended], status: Optional[JobStatus]) -> None:
         """A worker is dead: read what it left, then settle what it did not do."""
@@ -409,6 +413,12 @@ class Watch:
     def _element_came(self, element: Element) -> None:
         """A supervisor was submitted: from now on its outbox is looked for."""
         self._peer(element.ref)
+
+    def _element_ending(self, element: Element, status: JobStatus) -> None:
+        """How a job will have ended: that is why those of its workers died that have."""
+        known = None if element.cancelled else status
+        for ref in [ref for ref in self._unexplained if ref.supervisor == element.ref]:
+            self._bury(ref, self._unexplained[ref], known)
 
     def _element_timed(self, element: Element) -> None:
         self.dispatcher.set_end(element.ref, element.ends)

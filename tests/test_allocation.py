@@ -137,6 +137,7 @@ class World:
         self.broken: list[BaseException] = []
         self.came: list[WorkerRef] = []
         self.gone: list[tuple[WorkerRef, JobStatus]] = []
+        self.ending: list[tuple[WorkerRef, JobStatus]] = []
         self.timed: list[tuple[WorkerRef, float]] = []
         events = Events(
             self.posted.append,
@@ -144,6 +145,7 @@ class World:
             self.broken.append,
             lambda element: self.came.append(element.ref),
             self._gone,
+            lambda element, status: self.ending.append((element.ref, status)),
             lambda element: self.timed.append((element.ref, element.ends)),
             self.heard.__contains__,
         )
@@ -1254,6 +1256,32 @@ def test_urgent_questions_do_not_make_the_others_rare(world: World) -> None:
     gaps(world, 20)
     world.allocation.urgent = False
     assert gaps(world, 2)[1] <= 2.5 * before
+
+
+def test_what_is_ending_has_not_ended(world: World) -> None:
+    world.turn(1)
+    [ref] = world.refs
+    ending = JobStatus(JobState.ENDING, text="COMPLETING")
+    world.answer(ending)
+    assert world.allocation.is_ending(ref)
+    assert not (world.gone or world.ending)
+    world.answer(ending._replace(ends_as=JobState.TIMEOUT))
+    assert [(found, status.state) for found, status in world.ending] == [(ref, JobState.TIMEOUT)]
+    assert not world.gone
+    world.answer(JobStatus(JobState.TIMEOUT))
+    assert [found for found, _ in world.gone] == [ref]
+    assert not world.allocation.is_ending(ref)
+
+
+def test_what_is_ending_is_not_waited_for_at_the_end(world: World) -> None:
+    world.turn(2)
+    world.heard.update(world.refs)
+    world.allocation.let_go()
+    world.answer(RUNNING, JobStatus(JobState.ENDING))
+    assert not world.over()
+    world.answer(JobStatus(JobState.ENDING, ends_as=JobState.CANCELLED))
+    assert world.over()
+    assert [status.state for _, status in world.gone] == [JobState.ENDING, JobState.CANCELLED]
 
 
 @pytest.mark.parametrize("how", ["urgent", "closed"])

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
+import clusterfutures
 from clusterfutures import (
     LocalExecutor,
     OptionError,
@@ -268,6 +269,15 @@ class TestInterpreter:
         python = lacking_python(tmp_path, "zlib")
         with LocalExecutor(1, doorbell=bell, python=python) as pool:
             self.check_broken(pool, f"({python}) cannot import clusterfutures", "zlib")
+
+    def test_that_has_another_clusterfutures(self, tmp_path: Path) -> None:
+        python = bare_python(tmp_path)
+        (site,) = (tmp_path / "bare").glob("lib/python*/site-packages")
+        (site / "clusterfutures").mkdir()
+        (site / "clusterfutures" / "__init__.py").write_text("__version__ = '0.1'")
+        with LocalExecutor(1, python=python) as pool:
+            found = pool.submit(lambda: (sys.prefix, clusterfutures.__file__)).result(LIMIT)
+        assert found == (str(tmp_path / "bare"), clusterfutures.__file__)
 
     def test_that_lacks_tblib(self, tmp_path: Path) -> None:
         """Only errors need it, and their text arrives all the same."""

@@ -1195,12 +1195,17 @@ class TestSharing:
         assert second.poll(["79.head", "83.head"], 9.0).keys() == {"79.head", "83.head"}
         assert [words[3:] for words in fake.called("qstat")] == [["79.head"], ["79.head", "83.head"]]
 
-    def test_but_not_those_of_another_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_but_not_those_of_another_server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which is told by a variable, or known to another qstat."""
         fake = FakePbs(qstat=captured.OPENPBS_LIVE)
-        for server in ("one", "other"):
-            monkeypatch.setenv("PBS_SERVER", server)
-            PbsScheduler(fake, dialect="openpbs").poll(["79.head"], 9.0)
-        assert len(fake.calls) == 2
+        schedulers = [PbsScheduler(fake, dialect="openpbs") for _ in range(3)]
+        schedulers[0].poll(["79.head"], 9.0)
+        monkeypatch.setenv("PBS_SERVER", "other")
+        schedulers[1].poll(["79.head"], 9.0)
+        (tmp_path / "qstat").touch(0o700)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        schedulers[2].poll(["79.head"], 9.0)
+        assert len(fake.calls) == 3
 
     def test_nor_a_forked_child(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its parent may have been asking when it was forked, and it would wait for that answer for ever."""

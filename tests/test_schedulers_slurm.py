@@ -638,7 +638,7 @@ class TestAnswers:
             JobState.RUNNING, node="n2", text="RUNNING", time_left=43200.0, restarts=0
         )
         assert found["120"].time_left == 93599.0
-        assert found["121"].state is JobState.RUNNING, "it may still write"
+        assert found["121"].state is JobState.ENDING, "it may still write"
         assert found["110_5"] == JobStatus(
             JobState.PENDING, text="PENDING (JobArrayTaskLimit)", restarts=0
         )
@@ -752,6 +752,24 @@ class TestPoll:
         assert option(argv, "Format") == slurm_status.QUEUE_FORMAT
         assert "--states=all" in argv
         assert "--noheader" in argv
+
+    def test_the_accounts_know_first_how_a_job_ends(self) -> None:
+        """While the epilog runs, squeue says COMPLETING and no more; a short one is not worth a question."""
+        fake = FakeSlurm(squeue=captured.QUEUE, sacct=captured.RECORDS)
+        slurm = SlurmScheduler(fake)
+        [first] = slurm.poll(["121"]).values()
+        assert (first.state, first.ends_as) == (JobState.ENDING, None)
+        assert not fake.called("sacct")
+        [second] = slurm.poll(["121"]).values()
+        assert (second.state, second.ends_as) == (JobState.ENDING, JobState.CANCELLED)
+        assert (second.text, second.node) == ("CANCELLED by 0", "n1")
+
+    def test_the_accounts_may_be_late(self) -> None:
+        fake = FakeSlurm(squeue=captured.QUEUE, sacct="121|RUNNING|0:0|n1\n")
+        slurm = SlurmScheduler(fake)
+        for _ in range(3):
+            [found] = slurm.poll(["121"]).values()
+            assert (found.state, found.ends_as, found.text) == (JobState.ENDING, None, "COMPLETING")
 
     def test_one_sacct_for_what_has_left_the_queue(self) -> None:
         running = "120|RUNNING|0|1:00|0|n1|None\n"

@@ -52,7 +52,7 @@ class JobStatus(NamedTuple):
     Exit code or signal number are None if it does not tell.  `text` is its own word and reason, as
     "PENDING (Resources)".  `time_left` is in seconds, None if it is not known or has no end.  `hopeless` is
     the reason for which it can never start.  `restarts` is how often it was started anew, None if that is not
-    told.
+    told.  `ends_as` is how one that is ENDING will have ended, None if that is not known yet.
     """
 
     state: JobState
@@ -63,6 +63,7 @@ class JobStatus(NamedTuple):
     time_left: Optional[float] = None
     hopeless: str = ""
     restarts: Optional[int] = None
+    ends_as: Optional[JobState] = None
 
 
 class Scheduler(ABC):

@@ -21,6 +21,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
 import weakref
 from collections.abc import Iterable, Mapping
@@ -188,8 +189,9 @@ _pollers: weakref.WeakValueDictionary[tuple[object, ...], SharedPoller] = weakre
 
 def _shared_poller(run: Run, dialect: Dialect) -> SharedPoller:
     """The one for this server that all executors of this process share (a forked child has its own)."""
+    # Which server it is, the program knows or is told by one of these.
     servers = tuple(map(os.environ.get, ("PBS_DEFAULT", "PBS_SERVER", "PBS_CONF_FILE", "SLURM_CONF")))
-    key = (os.getpid(), run, dialect.name, *servers)
+    key = (os.getpid(), run, shutil.which("qstat"), *servers)
     poller = _pollers.get(key)
     if poller is None:
         # Two threads that come here together may get one each, which is a qstat too many and nothing else.

@@ -11,7 +11,7 @@ import logging
 import os
 import pwd
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Optional
 
 from clusterfutures.errors import SchedulerUnavailable
@@ -44,9 +44,9 @@ _STATES = (
     # Flags, which hide the state proper.  While its nodes are being started, nothing of a job runs;
     ("CONFIGURING", "CF", JobState.PENDING),
     ("POWER_UP_NODE", "", JobState.PENDING),
-    # while its processes may still be alive, it has not ended;
-    ("COMPLETING", "CG", JobState.RUNNING),
-    ("STAGE_OUT", "SO", JobState.RUNNING),
+    # while its processes may still be alive, or an epilog takes its time, it has not ended;
+    ("COMPLETING", "CG", JobState.ENDING),
+    ("STAGE_OUT", "SO", JobState.ENDING),
     ("SIGNALING", "SI", JobState.RUNNING),
     ("RESIZING", "RS", JobState.RUNNING),
     ("STOPPED", "ST", JobState.SUSPENDED),
@@ -238,10 +238,13 @@ class SlurmQueue:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._accounts = True  # until sacct says that there are none
+        self._ending: set[str] = set()  # by the last answer
 
     def ask(self, names: list[str]) -> dict[str, JobStatus]:
-        """What is known of jobs of this cluster, by one squeue and, when some have left the queue, one sacct.
+        """What is known of jobs of this cluster, by one squeue and, where that does not tell, one sacct.
 
+        It does not tell of jobs that have left the queue, nor how those will have ended that are ending; for
+        these the accounts are asked only if that takes longer than from one answer to the next.
         `names` are ids without the cluster.  Raises :class:`SchedulerUnavailable` if squeue gets no answer.
         """
         queue = self._queue(names, *_mine())
@@ -250,8 +253,14 @@ class SlurmQueue:
             # They may be somebody else's for Slurm: in some containers we are not who we seem to be.
             queue.update(self._queue(missing))
         found = {name: queue[name] for name in names if name in queue}
-        if len(found) < len(names):
-            found.update(self._past([name for name in names if name not in found]))
+        ending = {name for name, status in found.items() if status.state is JobState.ENDING}
+        gone = [name for name in names if name not in found]
+        lingering = ending & self._ending
+        self._ending = ending
+        if gone or lingering:
+            records = self._records([*gone, *lingering])
+            found.update(_past(gone, records))
+            found.update(_outlook({name: found[name] for name in lingering}, records))
         return found
 
     def submitted(self, scripts: Iterable[str]) -> dict[str, str]:
@@ -279,19 +288,6 @@ class SlurmQueue:
             raise SchedulerUnavailable(f"squeue failed ({done.code}): {done.stderr.strip()}")
         return done.stdout
 
-    def _past(self, names: list[str]) -> dict[str, JobStatus]:
-        """How these ended, which are not in the queue, as far as the accounts know."""
-        records = self._records(names)
-        found = {}
-        for name in names:
-            if name not in records.jobs:
-                # An element that has begun has a record of its own.
-                if "_" in name and _base(name) in records.bases:
-                    found[name] = JobStatus(JobState.CANCELLED, text="CANCELLED (before it started)")
-            elif records.jobs[name].state.ended:  # else they are late, or have lost it: nothing is known
-                found[name] = records.jobs[name]
-        return found
-
     def _records(self, names: Iterable[str]) -> Records:
         lines = [self._accounted(bases) for bases in portions(_bases(names)) if self._accounts]
         return read_records("\n".join(lines))
@@ -306,6 +302,29 @@ class SlurmQueue:
         if done.code and "disabled" in done.stderr:
             self._accounts = False  # "Slurm accounting storage is disabled"
         return "" if done.code else done.stdout
+
+
+def _past(names: list[str], records: Records) -> dict[str, JobStatus]:
+    """How these ended, which are not in the queue, as far as the accounts know."""
+    found = {}
+    for name in names:
+        if name not in records.jobs:
+            # An element that has begun has a record of its own.
+            if "_" in name and _base(name) in records.bases:
+                found[name] = JobStatus(JobState.CANCELLED, text="CANCELLED (before it started)")
+        elif records.jobs[name].state.ended:  # else they are late, or have lost it: nothing is known
+            found[name] = records.jobs[name]
+    return found
+
+
+def _outlook(ending: Mapping[str, JobStatus], records: Records) -> dict[str, JobStatus]:
+    """How these will have ended: the accounts know it before squeue tells."""
+    ends = {name: records.jobs[name] for name in ending if name in records.jobs}
+    return {
+        name: ending[name]._replace(ends_as=end.state, text=end.text)
+        for name, end in ends.items()
+        if end.state.ended
+    }
 
 
 def _mine() -> list[str]:

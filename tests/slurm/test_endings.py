@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +29,7 @@ from clusterfutures import (
     TimeLimitReached,
     WorkerLost,
     WorkerStartError,
+    watch,
 )
 from clusterfutures.futures import ClusterFuture
 from clusterfutures.records import OUTCOME
@@ -509,22 +511,57 @@ class TestDisk:
 
 
 class Site(NamedTuple):
-    """A cluster, and the file whose presence has its prolog fail."""
+    """A cluster; while `fail` exists its prolog fails, while `hold` exists its epilog goes on."""
 
     cluster: Cluster
     fail: Path
+    hold: Path
+
+
+EPILOG = """\
+#!/bin/sh
+for second in 1 2 3 4 5 6 7 8 9; do
+    [ -e '{hold}' ] || exit 0
+    sleep 5
+done
+"""
+
+
+@contextmanager
+def site(folder: Path, **settings: Any) -> Iterator[Site]:
+    """A Slurm of its own, in the environment."""
+    programs = {"Prolog": "#!/bin/sh\n[ ! -e '{fail}' ]\n", "Epilog": EPILOG}
+    for name, text in programs.items():
+        (folder / name).write_text(text.format(fail=folder / "fail", hold=folder / "hold"))
+        (folder / name).chmod(0o755)
+        settings[name] = folder / name
+    with Cluster(**settings) as cluster:
+        cluster.activate()
+        yield Site(cluster, folder / "fail", folder / "hold")
 
 
 @pytest.fixture(scope="class")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A Slurm that keeps no accounts, and soon notices that a node is dead."""
     folder = tmp_path_factory.mktemp("site")
-    prolog = folder / "prolog"
-    prolog.write_text(f"#!/bin/sh\n[ ! -e '{folder}/fail' ]\n")
-    prolog.chmod(0o755)
-    with Cluster(accounting=False, SlurmdTimeout=3, MessageTimeout=3, Prolog=prolog) as cluster:
-        cluster.activate()
-        yield Site(cluster, folder / "fail")
+    with site(folder, accounting=False, SlurmdTimeout=3, MessageTimeout=3) as found:
+        yield found
+
+
+class TestSlowEpilog:
+    """A site that cleans up for long after each job; its accounts know at once how the job has ended."""
+
+    def test_nobody_waits_for_it(self, make: Make, log: str, tmp_path: Path) -> None:
+        with site(tmp_path, nodes=1) as slow:
+            executor = make(POOL, 1)
+            future = executor.submit(work.note_and_sleep, log, "runs", work.LONG)
+            begun(log)
+            slow.hold.touch()
+            slow.cluster.query("scancel", str(future.job_id))
+            lost(future, JobCancelled)
+            assert slow.cluster.states(str(future.job_id)) == ["COMPLETING"]
+            executor.shutdown()
+            assert slow.cluster.states(str(future.job_id)) == ["COMPLETING"]
 
 
 @pytest.fixture
@@ -558,6 +595,23 @@ class TestBareSite:
         for future in futures:
             assert lost(future, NodeFailed).node == "n1"
         bare.cluster.start_node("n1")
+
+    def test_an_epilog_that_takes_its_time(
+        self, bare: Site, make: Make, log: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only when it is over, Slurm tells how the job ended."""
+        monkeypatch.setattr(watch, "ACCOUNTING_GRACE", 3.0)
+        future = make(POOL, 1).submit(work.note_and_sleep, log, "runs", work.LONG)
+        begun(log)
+        bare.hold.touch()
+        try:
+            bare.cluster.query("scancel", str(future.job_id))
+            bare.cluster.wait_state(str(future.job_id), ["COMPLETING"])
+            with pytest.raises(TimeoutError):
+                future.result(5)
+        finally:
+            bare.hold.unlink()
+        lost(future, JobCancelled)
 
     def test_a_prolog_that_fails(self, bare: Site, make: Make) -> None:
         bare.fail.touch()
