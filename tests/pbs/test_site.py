@@ -22,6 +22,8 @@ from tests.pbs.jobs import Job, Request, State
 from tests.pbs.qstat import full_text
 from tests.support import REPOSITORY, check_no_process_left, run_command, wait_until
 
+pytestmark = pytest.mark.long
+
 USER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(pwd.getpwuid(os.getuid()).pw_gid).gr_name
 
