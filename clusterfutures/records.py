@@ -320,20 +320,19 @@ class Waiting(NamedTuple):
         return head + array("Q", self.parents).tobytes() + self.body
 
 
-_BOUND = b"\x02"
+BOUND = 2
+"""The first byte of a task's body that has the results of other tasks with it; a payload begins otherwise."""
 _COUNT = Struct("<I")
 
 
 def bind(body: bytes, values: Sequence[bytes]) -> bytes:
     """A task's body together with the pickled values of the futures that it waited for."""
     lengths = array("Q", map(len, values)).tobytes()
-    return b"".join([_BOUND, _COUNT.pack(len(values)), lengths, *values, body])
+    return b"".join([bytes((BOUND,)), _COUNT.pack(len(values)), lengths, *values, body])
 
 
 def unbind(body: bytes) -> tuple[bytes, Sequence[bytes]]:
-    """The inverse of :func:`bind`; a body without values comes back as it is."""
-    if body[:1] != _BOUND:
-        return body, ()
+    """The inverse of :func:`bind`."""
     (count,) = _COUNT.unpack_from(body, 1)
     at = 1 + _COUNT.size
     lengths = array("Q", body[at : at + 8 * count])

@@ -29,6 +29,7 @@ from clusterfutures.logs import CorruptRecord, Location, frame
 from clusterfutures.records import (
     ASSIGN,
     ASSIGN_SIZE,
+    BOUND,
     BROKEN,
     CALL,
     GIVEN,
@@ -123,6 +124,7 @@ class Worker:
         self._link = Link(run, ref, spec.orphan_timeout)
         self._queue: deque[Task] = deque()
         self._functions = Functions(run)
+        self._fetch = run.fetch_buffer
         self._batch: tuple[Location | None, Batch | None] = (None, None)
         self._writing = _thread.allocate_lock()  # the outbox: main thread and attendant
         self._reading = _thread.allocate_lock()  # the inbox: whoever holds it may take from it
@@ -288,12 +290,13 @@ class Worker:
 
     def _run_task(self, task: Task) -> None:
         """The hot path of the worker: what it costs, each of a million tasks pays."""
-        deadline = time.monotonic() + task.timeout if task.timeout else 0.0
+        number, attempt, timeout, _expected, style, _function, _body = task
+        deadline = time.monotonic() + timeout if timeout else 0.0
         self.current = task
-        self._marker.set(task.number + 1, deadline, RUNS)
+        self._marker.set(number + 1, deadline, RUNS)
         if deadline and os.getppid() == self._parent:
             os.kill(self._parent, ALARM)  # the supervisor sleeps until the earliest deadline it knows
-        if task.style == CALL and self._unseen:
+        if style == CALL and self._unseen:
             self._printed = _printed()
         before = self._printed
         began = perf_counter()
@@ -311,12 +314,10 @@ class Worker:
             self._cpu, self._peak = _usage()
             cpu = max(self._cpu + cpu, 0.0)
         # Items of a map have no future to ask for their output: whose it is need not be known.
-        self._unseen = task.style != CALL
+        self._unseen = style != CALL
         if not self._unseen:
             self._printed = _printed()
-        head = OUTCOME_HEAD.pack(
-            task.number, task.attempt, status, wall, cpu, self._peak, *before, *self._printed
-        )
+        head = OUTCOME_HEAD.pack(number, attempt, status, wall, cpu, self._peak, *before, *self._printed)
         try:
             with self._writing:
                 self._link.outbox.append(frame(OUTCOME, head + body))
@@ -337,18 +338,22 @@ class Worker:
             return RAISED, payload.dumps_error(_unpicklable(value, error))
 
     def _call(self, task: Task) -> Any:
-        if task.style == UNREADABLE:
-            raise _unreadable(task.body.decode())
-        function = self._functions.get(task.function)
-        body, values = unbind(task.body) if task.body[:1] == b"\x02" else (task.body, ())
-        fetch = self.run_directory.fetch_buffer
-        value = (lambda i: payload.loads_item(values[i], fetch)) if values else None
-        if task.style == ITEM:
-            return function(payload.loads_item(body, fetch, value))
-        if task.style == CALL:
-            args, kwargs = payload.loads_call(body, fetch, value)
+        _number, _attempt, _timeout, _expected, style, place, body = task
+        if style == UNREADABLE:
+            raise _unreadable(body.decode())
+        function = self._functions.get(place)
+        given = self._bound(body) if body[0] == BOUND else payload.loads_item(body, self._fetch)
+        if style == ITEM:
+            return function(given)
+        if style == CALL:
+            args, kwargs = given
             return function(*args, **kwargs)
-        return function(*payload.loads_item(body, fetch, value))
+        return function(*given)
+
+    def _bound(self, body: bytes) -> Any:
+        """What a task is called with that has waited for the results of others."""
+        body, values = unbind(body)
+        return payload.loads_item(body, self._fetch, lambda i: payload.loads_item(values[i], self._fetch))
 
     # -- telling --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ HOSTILE_NAME = "sp ace 'single' \"double\" ; echo owned > here; $HOME `id` %s {0
 def pytest_configure(config: pytest.Config) -> None:
     """Mark everything that the tests will start; see :func:`tests.support.processes_left`."""
     os.environ[MARK] = MARK_VALUE
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and all that they start with them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

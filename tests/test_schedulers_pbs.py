@@ -163,10 +163,6 @@ class TestDialect:
         assert not PbsScheduler(fake).throttles
         assert fake.calls == []
 
-    @pytest.mark.parametrize("name", pbs.DIALECTS)
-    def test_how_long_it_may_not_know_a_job(self, name: str) -> None:
-        assert PbsScheduler(dialect=name).grace == pbs.DIALECTS[name].grace > 0
-
 
 class TestIds:
     @pytest.mark.parametrize(
@@ -444,18 +440,19 @@ class TestOptions:
 
 class TestSubmissions:
     @pytest.mark.parametrize(
-        ("dialect", "words"),
+        ("dialect", "words", "nowhere"),
         [
-            ("torque", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"]),
-            ("openpbs", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"]),
-            ("slurm", ["-N", "my-job"]),
+            ("torque", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"], "/dev/null"),
+            ("openpbs", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"], "localhost:/dev/null"),
+            ("slurm", ["-N", "my-job"], "/dev/null"),
         ],
     )
-    def test_one_element_is_a_plain_job(self, tmp_path: Path, dialect: str, words: list[str]) -> None:
+    def test_one_element_is_a_plain_job(
+        self, tmp_path: Path, dialect: str, words: list[str], nowhere: str
+    ) -> None:
         fake = FakePbs(qsub="123.srv\n")
         assert PbsScheduler(fake, dialect=dialect).submit(request(tmp_path, throttle=3)) == ["123.srv"]
-        nowhere = ["-o", "/dev/null", "-e", "/dev/null"]
-        assert fake.calls == [["qsub", *words, *nowhere, f"{tmp_path}/job.sh"]]
+        assert fake.calls == [["qsub", *words, "-o", nowhere, "-e", nowhere, f"{tmp_path}/job.sh"]]
 
     @pytest.mark.parametrize(("dialect", "option"), [("torque", "-t"), ("openpbs", "-J")])
     def test_more_are_an_array(self, tmp_path: Path, dialect: str, option: str) -> None:
@@ -1185,6 +1182,48 @@ class TestPoll:
         assert fake.calls == [["qstat", "-t", "-x", "7[].srv"]]
 
 
+@pytest.mark.usefixtures("impatient")
+class TestElementsToCome:
+    """TORQUE makes the elements of an array by and by, after it has accepted it."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        now = [1000.0]
+
+        def tick() -> float:
+            now[0] += 0.001
+            return now[0]
+
+        monkeypatch.setattr(time, "monotonic", tick)
+        return now
+
+    def poll(self, scheduler: PbsScheduler, ids: list[str]) -> list[str | None]:
+        found = scheduler.poll(ids)
+        return [found[job].text if job in found else None for job in ids]
+
+    def test_they_wait(self, tmp_path: Path, clock: list[float]) -> None:
+        one = "<Job><Job_Id>5[0].srv</Job_Id><job_state>R</job_state></Job>"
+        fake = FakePbs(qsub="5[].srv", qstat=["", f"<Data>{one}</Data>", ""])
+        scheduler = PbsScheduler(fake, dialect="torque")
+        ids = scheduler.submit(request(tmp_path, 2))
+        assert self.poll(scheduler, ids) == ["accepted", "accepted"]
+        assert self.poll(scheduler, ids) == ["R", "accepted"]
+        assert self.poll(scheduler, ids) == [None, "accepted"], "what was there has gone"
+        clock[0] += 59.0
+        assert self.poll(scheduler, ids) == [None, "accepted"]
+        clock[0] += 2.0
+        assert self.poll(scheduler, ids) == [None, None]
+
+    @pytest.mark.parametrize(
+        ("dialect", "elements", "answer"), [("torque", 1, "5.srv"), ("openpbs", 2, "5[].srv")]
+    )
+    @pytest.mark.usefixtures("clock")
+    def test_nothing_else_does(self, tmp_path: Path, dialect: str, elements: int, answer: str) -> None:
+        scheduler = PbsScheduler(FakePbs(qsub=answer), dialect=dialect)
+        ids = scheduler.submit(request(tmp_path, elements))
+        assert self.poll(scheduler, ids) == [None] * elements
+
+
 class TestSharing:
     def test_all_executors_of_a_process_ask_together(self) -> None:
         fake = FakePbs(qstat=captured.OPENPBS_LIVE)
@@ -1320,11 +1359,20 @@ class TestCancel:
         assert len(fake.called("qstat")) == 1
 
     def test_a_refusal_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        fake = FakePbs(qdel=failed(159, "qdel: Unauthorized Request  15.srv"), qstat=waits("15.srv"))
+        fake = FakePbs(qdel=failed(159, "Monday: maintenance\nqdel: Unauthorized Request  15.srv\n"))
         PbsScheduler(fake, dialect="openpbs").cancel(["15.srv"])
-        assert "Unauthorized" in caplog.text
+        assert [record.getMessage() for record in caplog.records] == ["qdel: Unauthorized Request  15.srv"]
 
-    @pytest.mark.parametrize("answer", [captured.OPENPBS_QDEL_UNKNOWN, captured.TORQUE_QDEL_UNKNOWN, (1, "")])
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            captured.OPENPBS_QDEL_UNKNOWN,
+            captured.TORQUE_QDEL_UNKNOWN,
+            (35, "qdel: Job has finished 77.head\n"),
+            (170, "qdel: Request invalid for state of job MSG=invalid state for job - COMPLETE 57.head\n"),
+            (1, ""),
+        ],
+    )
     def test_what_has_ended_is_no_error(
         self, answer: tuple[int, str], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -1398,7 +1446,7 @@ class TestShowing:
 
     def test_and_it_would_be_refused(self, tmp_path: Path) -> None:
         scheduler = PbsScheduler(FakePbs(qstat=failed(170, "qstat: Unknown queue nope")), dialect="openpbs")
-        with pytest.raises(SubmissionError, match=r"^partition: .*Unknown queue nope\n.*qstat -Q"):
+        with pytest.raises(SubmissionError, match=r"no queue nope: .*Unknown queue nope\n.*qstat -Q"):
             scheduler.test_only(request(tmp_path, resources={"partition": "nope"}))
         with pytest.raises(OptionError, match=r"^qos"):
             scheduler.test_only(request(tmp_path, resources={"qos": "long"}))

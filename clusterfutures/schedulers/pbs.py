@@ -23,6 +23,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Optional
@@ -36,7 +37,7 @@ from clusterfutures.errors import (
 from clusterfutures.schedulers import command, pbs_starts, slurm
 from clusterfutures.schedulers.base import JobRequest, JobStatus, Scheduler
 from clusterfutures.schedulers.command import Completed, Run
-from clusterfutures.schedulers.pbs_client import Client, inherited
+from clusterfutures.schedulers.pbs_client import ENDED_JOB, Client, inherited
 from clusterfutures.schedulers.pbs_dialect import Dialect, JobId
 from clusterfutures.schedulers.pbs_openpbs import OpenPbs
 from clusterfutures.schedulers.pbs_over_slurm import TorqueOverSlurm
@@ -118,7 +119,7 @@ def _submission(request: JobRequest, dialect: Dialect, path: str, index: Optiona
     variables = Variables(element, pbs_starts.expression(request.log), dialect.job_id)
     mark = f"cf-{re.sub('[^A-Za-z0-9-]', '-', request.tag)}-{request.job}" + f".{index}" * (index is not None)
     own_output = request.resources.keys() & {"stdout", "stderr"}
-    argv = ["qsub", *dialect.own_words(request.name, mark), *_output(request.resources)]
+    argv = ["qsub", *dialect.own_words(request.name, mark), *_output(request.resources, dialect)]
     if index is None:
         throttle = f"%{request.throttle}" if request.throttle and dialect.throttles else ""
         argv += [dialect.array_option, f"0-{request.elements - 1}{throttle}"]
@@ -127,7 +128,7 @@ def _submission(request: JobRequest, dialect: Dialect, path: str, index: Optiona
     return Submission(argv, script, path, mark, request.elements if index is None else 0)
 
 
-def _output(resources: Mapping[str, Any]) -> list[str]:
+def _output(resources: Mapping[str, Any], dialect: Dialect) -> list[str]:
     """Where PBS is to deliver what a job prints: nowhere, or all of it to where the user says."""
     if "stdout" in resources and "stderr" in resources:
         return []
@@ -135,7 +136,7 @@ def _output(resources: Mapping[str, Any]) -> list[str]:
         return ["-j", "oe"]
     if "stderr" in resources:
         return ["-j", "eo"]
-    return ["-o", "/dev/null", "-e", "/dev/null"]
+    return ["-o", dialect.nowhere, "-e", dialect.nowhere]
 
 
 # ---- refusals -----------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ class PbsScheduler(Scheduler):
     interval = 10.0
     closing_interval = 1.0
     longest_interval = 60.0
-    grace = 60.0
+    grace = 10.0  # a server knows what it has accepted; many forget at once what has ended
 
     def __init__(
         self, run: Run = command.run, *, dialect: Optional[str] = None, arrays: bool = True
@@ -233,11 +234,10 @@ class PbsScheduler(Scheduler):
         if dialect is not None and dialect not in DIALECTS:
             raise OptionError(f"dialect must be one of {', '.join(map(repr, DIALECTS))}, not {dialect!r}")
         self._client, self._arrays = Client(run), arrays
-        self._dialect: Optional[Dialect] = None
-        if dialect is not None:
-            self._speak(DIALECTS[dialect]())
+        self._dialect = DIALECTS[dialect]() if dialect is not None else None
         self._poller: Optional[SharedPoller] = None
         self._starts = pbs_starts.Starts()
+        self._unseen: dict[str, float] = {}  # elements that the server may not have made yet: until when
         self._max_array = 0
         self._doubtful: set[str] = set()  # scripts of requests that may have been accepted, or parts of them
 
@@ -248,7 +248,9 @@ class PbsScheduler(Scheduler):
         Raises :class:`SubmissionError` if there is no PBS, or one that is not known, and
         :class:`SchedulerUnavailable` if there is no answer.
         """
-        return self._dialect or self._speak(self._find_dialect())
+        if self._dialect is None:
+            self._dialect = self._find_dialect()
+        return self._dialect
 
     @property
     def max_array(self) -> int:
@@ -298,6 +300,8 @@ class PbsScheduler(Scheduler):
             raise
         self._doubtful.discard(request.script)
         self._starts.note(request.log, ids)
+        if len(ids) > len(wanted):
+            self._unseen.update(dict.fromkeys(ids, time.monotonic() + self.dialect.late))
         return ids
 
     def cancel(self, job_ids: Iterable[str]) -> None:
@@ -305,16 +309,19 @@ class PbsScheduler(Scheduler):
         jobs = {job_id: job for job_id in job_ids if (job := JobId.parse(job_id)) is not None}
         if not jobs:
             return
-        for words in self.dialect.deletions(jobs.values()):
-            self._client.call("qdel", *words)
+        self._delete(jobs.values())
         # One for a very large held array and other jobs was seen to delete nothing, and to exit with 0.
         found = _Queue(self._client, self.dialect).ask(list(jobs))
         left = [job_id for job_id, status in found.items() if status.state is JobState.PENDING]
         for base in {jobs[job_id].base for job_id in left}:
-            for words in self.dialect.deletions(jobs[job_id] for job_id in left if jobs[job_id].base == base):
-                done = self._client.call("qdel", *words)
-                if done.code:
-                    log.warning("qdel failed (%d): %s", done.code, done.stderr.strip())
+            self._delete(jobs[job_id] for job_id in left if jobs[job_id].base == base)
+
+    def _delete(self, jobs: Iterable[JobId]) -> None:
+        for words in self.dialect.deletions(jobs):
+            done = self._client.call("qdel", *words)
+            for line in done.stderr.splitlines():
+                if done.code and "qdel:" in line and not ENDED_JOB.search(line):
+                    log.warning("%s", line)
 
     @property
     def throttles(self) -> bool:
@@ -337,7 +344,8 @@ class PbsScheduler(Scheduler):
         ids = [job_id for job_id in job_ids if JobId.parse(job_id) is not None]
         if self._poller is None:
             self._poller = _shared_poller(self._client.run, self.dialect)
-        return self._starts.counted(self._poller.poll(ids, max_age))
+        found = self._poller.poll(ids, max_age)
+        return self._starts.counted({**self._to_come(ids, found), **found})
 
     def explain(self, request: JobRequest) -> str:
         """The command and the script; of many that differ by their index, the first."""
@@ -355,23 +363,25 @@ class PbsScheduler(Scheduler):
         argv = ["qstat", "-Q", *([name] if name else [])]
         done = self._client.call(*argv)
         if done.code:
-            said = done.stderr.strip() or "it does not tell of it"
-            text = f"partition: PBS has no such queue: {said}\n`qstat -Q` lists the queues"
+            said = done.stderr.strip() or "it does not say why"
+            text = f"partition: PBS tells of no queue {name}: {said}\n`qstat -Q` lists the queues"
             raise SubmissionError(text, argv, done.code, done.stderr)
         return (
             "PBS cannot try a job without running it. This much is certain: qsub has such options, and the "
             f"server answers:\n{done.stdout.strip()}"
         )
 
+    def _to_come(self, ids: list[str], found: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+        """Those elements that are still being made; what was there once and is not is gone."""
+        now = time.monotonic()
+        self._unseen = {job: end for job, end in self._unseen.items() if job not in found and now < end}
+        return {job: JobStatus(JobState.PENDING, text="accepted") for job in ids if job in self._unseen}
+
     # -- submitting -----------------------------------------------------------------------------
 
     @property
     def _has_arrays(self) -> bool:
         return self._arrays and self.dialect.arrays
-
-    def _speak(self, dialect: Dialect) -> Dialect:
-        self._dialect, self.grace = dialect, dialect.grace
-        return dialect
 
     def _find_dialect(self) -> Dialect:
         argv = ["qstat", "--version"]

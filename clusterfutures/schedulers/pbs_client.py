@@ -25,6 +25,9 @@ UNREACHABLE = re.compile(
 UNKNOWN_JOB = re.compile("[Uu]nknown (Job|Array) I[dD]|nonexistent job id|Job not found|has finished")
 """What they say of a job that the server does not know, or knows to be over."""
 
+ENDED_JOB = re.compile(f"{UNKNOWN_JOB.pattern}|invalid (for )?state|already in exit state")
+"""What qdel says of a job that has ended."""
+
 UNKNOWN_JOB_CODE = 153
 """The exit code with which qstat says the same."""
 

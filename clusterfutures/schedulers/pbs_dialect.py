@@ -53,11 +53,11 @@ class Dialect(ABC):
     """What the user calls it."""
     title: ClassVar[str]
     """What it is called in messages."""
-    grace: ClassVar[float]
-    """Seconds for which it may not know a job that it has accepted, or an element of it."""
 
     arrays: ClassVar[bool] = True
     """Whether the elements of an array can be told apart in its answers."""
+    late: ClassVar[float] = 0.0
+    """Seconds for which it may still be making the elements of an array that it has accepted."""
     array_option: ClassVar[str]
     """What makes an array of a job."""
     throttles = True
@@ -67,6 +67,8 @@ class Dialect(ABC):
     job_id: ClassVar[str] = "$PBS_JOBID"
     """In a script, the element's id."""
 
+    nowhere: ClassVar[str] = "/dev/null"
+    """What to give qsub as the file of a job's output, where it should deliver none."""
     passes_environment: ClassVar[bool] = False
     """Whether jobs get the environment in which they were submitted."""
     imposed: ClassVar[tuple[str, ...]] = ()

@@ -95,8 +95,8 @@ class OpenPbs(Dialect):
     title = "OpenPBS"
     array_option = "-J"
     index = "$PBS_ARRAY_INDEX"
+    nowhere = "localhost:/dev/null"  # without a host, the node would copy it to ours, by scp
     imposed = ("OMP_NUM_THREADS",)
-    grace = 10.0  # what it has accepted it knows; without history, it forgets at once what has ended
     flags = FLAGS
     listed = frozenset(
         {"time", "cores", "mem", "mem_per_cpu", "nodes", "tasks", "tasks_per_node", "gpus", "gres"}

@@ -58,7 +58,6 @@ class TorqueOverSlurm(Dialect):
     index = ""
     job_id = "$SLURM_JOB_ID"
     passes_environment = True
-    grace = 10.0
     flags = FLAGS
     listed = frozenset(
         {"time", "cores", "mem", "nodes", "tasks", "tasks_per_node", "gpus", "features", "nodelist"}

@@ -67,7 +67,7 @@ class Torque(Dialect):
     title = "TORQUE"
     array_option = "-t"
     index = "$PBS_ARRAYID"
-    grace = 60.0  # it makes the elements of an array by and by, after qsub has returned
+    late = 60.0
     flags = FLAGS
     listed = frozenset(
         {"time", "cores", "mem", "mem_per_cpu", "nodes", "tasks", "tasks_per_node", "gpus", "gres"}
