@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -288,10 +289,16 @@ class Cluster:
             self._daemons.wait((self.directory / "db.sock").exists)
             self.start_accounting()
             for command in configuration.accounts(self._user):
-                self.query("sacctmgr", "-i", *command.split())
+                self._daemons.wait(partial(self._account, *command.split()))
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
+
+    def _account(self, *words: str) -> bool:
+        """Tell the accounts; a slurmdbd that is busy with its new database may fail, and be told again."""
+        done = self.run("sacctmgr", "-i", *words)
+        text = done.stdout + done.stderr
+        return done.returncode == 0 or "already exists" in text or "Nothing new added" in text
 
     def _munged_options(self) -> list[str]:
         files = {
