@@ -17,7 +17,7 @@ renamed when it is whole.
     jobs/J/I.R/in.NNNNNN     commands to the supervisor of element I, restart R       (driver)
     jobs/J/I.R/claim         the task of a job of its own has been started, or cancelled
     jobs/J/I.R/out.NNNNNN    its events: workers started and ended                (supervisor)
-    jobs/J/I.R/S.G/in.*      assignments to the worker in slot S, generation G        (driver)
+    jobs/J/I.R/S.G/in.*      assignments to the worker in slot S, generation G; lone calls, whole   (driver)
     jobs/J/I.R/S.G/out.*     its outcomes                                             (worker)
     jobs/J/I.R/S.G/stdout, stderr     what its tasks print                            (worker)
 """
