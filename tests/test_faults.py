@@ -128,6 +128,7 @@ class TestWorkerLost:
             untils = [__file__] * 5 + [str(gate)] + [__file__] * 5
             futures = [pool.submit(work.note_and_wait, log, n, until) for n, until in enumerate(untils)]
             seen(log, 6)
+            wait_until(lambda: futures[5].pid, LIMIT)
             pid = futures[5].pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
@@ -194,18 +195,19 @@ class TestWorkerLost:
     def test_stopped_worker_can_be_killed(self, pool: LocalExecutor, log: str, gate: Path) -> None:
         future = pool.submit(work.note_and_wait, log, 0, str(gate))
         seen(log, 1)
+        wait_until(lambda: future.pid, LIMIT)
         assert future.pid is not None
         os.kill(future.pid, signal.SIGSTOP)
         assert future.kill()
         assert type(future.exception(LIMIT)) is TaskKilled
 
-    def test_shutdown_right_after_a_death_is_quick(self, bell: bool) -> None:
+    def test_shutdown_right_after_a_death(self, bell: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Without the last resort, a worker that is not told to leave stays for ever.
+        monkeypatch.setattr(watch, "STOP_AFTER", 1000.0)
         for _ in range(3):
             pool = LocalExecutor(2, doorbell=bell, keep="never")
             pool.submit(os._exit, 3).exception(LIMIT)
-            began = time.monotonic()
             pool.shutdown()
-            assert time.monotonic() - began < 8, "a worker was not told to leave"
 
 
 class TestSupervisorLost:
@@ -285,7 +287,7 @@ class TestSupervisorLost:
 
 
 DRIVER = """\
-import os, sys
+import os, sys, time
 from clusterfutures import LocalExecutor
 from tests import local_work as work
 log, until, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
@@ -295,7 +297,7 @@ pids = {ex.submit(os.getpid).result() for _ in range(20)}
 future = ex.submit(work.note_and_wait, log, "ran", until)
 later = [ex.submit(work.note_and_wait, log, "blocked", until + ".never") for _ in range(3)]
 while not (future.running() and len(work.notes(log)) == 2):
-    pass
+    time.sleep(0.005)
 print(ex.run_dir, future.task, future.worker, flush=True)
 try:
     print(future.result(), flush=True)
@@ -356,7 +358,7 @@ class TestDriverLost:
     """Workers notice that nobody is there any more."""
 
     def test_kill(self, drive: Callable[..., Driver], log: str, gate: Path) -> None:
-        driver = drive(log, gate, orphan="kill", orphan_timeout=1)
+        driver = drive(log, gate, orphan="kill", orphan_timeout=3)
         others = driver.others()
         assert len(others) == 3
         driver.process.kill()
@@ -366,11 +368,11 @@ class TestDriverLost:
         )
 
     def test_drain(self, drive: Callable[..., Driver], log: str, gate: Path) -> None:
-        driver = drive(log, gate, orphan="drain", orphan_timeout=1)
+        driver = drive(log, gate, orphan="drain", orphan_timeout=2)
         others = driver.others()
         driver.process.kill()
         # One that is killed instead tells when the time of this one, which was first, has passed as well.
-        clock = drive(f"{log}-clock", gate, orphan="kill", orphan_timeout=1.5)
+        clock = drive(f"{log}-clock", gate, orphan="kill", orphan_timeout=2.5)
         ticks = clock.others()
         clock.process.kill()
         all_gone(ticks)
@@ -382,13 +384,13 @@ class TestDriverLost:
         assert outcome(driver) == "ran"
 
     def test_keep(self, drive: Callable[..., Driver], log: str, gate: Path) -> None:
-        driver = drive(log, gate, orphan="keep", orphan_timeout=1)
+        driver = drive(log, gate, orphan="keep", orphan_timeout=2)
         others = driver.others()
         gate.touch()
         wait_until(lambda: len(work.notes(log)) >= 2, LIMIT)
         driver.process.send_signal(signal.SIGSTOP)  # so that it cannot begin its own end
         driver.process.kill()
-        clock = drive(f"{log}-clock", Path(f"{gate}-clock"), orphan="kill", orphan_timeout=2)
+        clock = drive(f"{log}-clock", Path(f"{gate}-clock"), orphan="kill", orphan_timeout=2.5)
         ticks = clock.others()
         clock.process.kill()
         all_gone(ticks)
@@ -414,11 +416,11 @@ class TestDriverLost:
         assert driver.process.wait(LIMIT) == 0
 
     def test_alive_for_longer_than_the_timeout(self, bell: bool, log: str, gate: Path) -> None:
-        with LocalExecutor(1, doorbell=bell, orphan="kill", orphan_timeout=1) as pool:
+        with LocalExecutor(1, doorbell=bell, orphan="kill", orphan_timeout=3) as pool:
             future = pool.submit(work.note_and_wait, log, 0, str(gate))
             seen(log, 1)
             began = time.monotonic()
-            wait_until(lambda: time.monotonic() - began > 2.5)
+            wait_until(lambda: time.monotonic() - began > 4)
             gate.touch()
             assert future.result(LIMIT) == 0
             assert pool.submit(os.getpid).result(LIMIT) == future.pid

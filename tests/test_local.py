@@ -340,7 +340,7 @@ class TestOptions:
         assert future.attempt == 0
 
     def test_timeouts_are_retried(self, pool: LocalExecutor, log: str) -> None:
-        future = pool.options(retries=1, timeout=0.3).submit(work.attempts_in_time, log, 1)
+        future = pool.options(retries=1, timeout=2.0).submit(work.attempts_in_time, log, 1)
         assert future.result(LIMIT) == 1
         assert work.notes(log) == ["0", "1"]
 
@@ -363,7 +363,7 @@ class TestTimeout:
         assert neighbour.result(LIMIT) == "neighbour"
 
     def test_in_a_map(self, pool: LocalExecutor) -> None:
-        results = pool.options(timeout=0.5).map(time.sleep, [0, 0, work.LONG, 0, 0], timeout=LIMIT)
+        results = pool.options(timeout=2.0).map(time.sleep, [0, 0, work.LONG, 0, 0], timeout=LIMIT)
         assert [next(results), next(results)] == [None, None]
         with pytest.raises(TaskTimeout):
             next(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,11 @@ def bundled(pool: LocalExecutor, function: Any, *args: Any) -> None:
         wait([pool.submit(function, *args) for _ in range(100)], LIMIT)
 
 
+def until(path: Path) -> str:
+    """A line for the shell that waits for a file."""
+    return f"until [ -e {shlex.quote(str(path))} ]; do sleep 0.02; done"
+
+
 def buffers(pool: LocalExecutor) -> list[Path]:
     """The stored buffers of a run."""
     return [path for path in Path(pool.run_dir, "buffers").rglob("*") if path.is_file()]
@@ -92,9 +98,10 @@ class TestWorkers:
             with pytest.raises(ValueError, match="max_workers=3"):
                 pool.wait_for_workers(4)
 
-    def test_waiting_for_them_in_vain(self, bell: bool) -> None:
-        with LocalExecutor(1, doorbell=bell, setup="sleep 1") as pool:
+    def test_waiting_for_them_in_vain(self, bell: bool, gate: Path) -> None:
+        with LocalExecutor(1, doorbell=bell, setup=until(gate)) as pool:
             assert not pool.wait_for_workers(1, 0.05)
+            gate.touch()
             assert pool.wait_for_workers(1, LIMIT)
 
     def test_waiting_for_them_when_there_can_be_none(self, bell: bool) -> None:
@@ -108,8 +115,8 @@ class TestWorkers:
         with pytest.raises(RuntimeError, match="after shutdown"):
             pool.wait_for_workers(1, LIMIT)
 
-    def test_shutdown_while_somebody_waits_for_them(self, bell: bool) -> None:
-        pool = LocalExecutor(1, doorbell=bell, setup="sleep 1")
+    def test_shutdown_while_somebody_waits_for_them(self, bell: bool, gate: Path) -> None:
+        pool = LocalExecutor(1, doorbell=bell, setup=until(gate))
         found: list[Any] = []
 
         def wait_for_one() -> None:
@@ -121,6 +128,8 @@ class TestWorkers:
         waiter = threading.Thread(target=wait_for_one, daemon=True)
         waiter.start()
         wait_until(lambda: Path(pool.run_dir, "jobs", "0").exists(), LIMIT)
+        pool.shutdown(wait=False)
+        gate.touch()
         pool.shutdown()
         waiter.join(LIMIT)
         assert not waiter.is_alive()
@@ -322,13 +331,14 @@ class TestInterpreter:
         with LocalExecutor(1, setup="echo no module today >&2; exit 9") as pool:
             self.check_broken(pool, "exit code 9", "no module today")
 
-    def test_all_waiting_tasks_are_told(self, bell: bool) -> None:
-        with LocalExecutor(2, doorbell=bell, setup="sleep 0.2; exit 9") as pool:
+    def test_all_waiting_tasks_are_told(self, bell: bool, gate: Path) -> None:
+        with LocalExecutor(2, doorbell=bell, setup=[until(gate), "exit 9"]) as pool:
             futures = [pool.submit(abs, n) for n in range(50)]
             cancelled = pool.submit(abs, 1)
             cancelled.cancel()
             dependent = pool.submit(work.total, futures[0])
             row = pool.map(abs, range(10))
+            gate.touch()
             _done, undone = wait([*futures, cancelled, dependent], LIMIT)
             assert not undone
             assert {type(future.exception(0)) for future in futures} == {WorkerStartError}

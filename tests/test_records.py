@@ -128,11 +128,6 @@ def test_bound_bodies(body: bytes, values: list[bytes]) -> None:
     assert (found, list(found_values)) == (body, values)
 
 
-def test_bodies_without_values_are_left_alone() -> None:
-    for body in (b"", payload.dumps_item(5, store), payload.dumps_call((1,), {}, store)):
-        assert unbind(body) == (body, ())
-
-
 def store(content: memoryview) -> str:
     raise AssertionError("nothing here is large")
 

@@ -10,6 +10,16 @@ import pytest
 from tests.slurm import Cluster, shared, shared_logs
 from tests.slurm.calls import Calls
 
+HERE = Path(__file__).parent
+TEST_TIMEOUT = 180  # a test may wait for several jobs, one after the other, on a busy machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test here may hang; and what Slurm does takes its time."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
@@ -22,7 +32,7 @@ def here(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """The working directory, which no job may fill with its logs; and no job may stay behind."""
     monkeypatch.chdir(tmp_path)
     # A busy machine may stop a loop of submissions for a while, which would end the array there.
-    monkeypatch.setattr("clusterfutures.executor.GATHER", 0.5)
+    monkeypatch.setattr("clusterfutures.executor.GATHER", 1.0)
     yield tmp_path
     try:
         cluster.idle()

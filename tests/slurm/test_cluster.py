@@ -170,13 +170,20 @@ def test_two_clusters_side_by_side(queue: Cluster, monkeypatch: pytest.MonkeyPat
     assert queue.states(jobs[queue]) == ["RUNNING"]
 
 
+def sleepers(directory: Path) -> int:
+    """How many processes of the cluster are nothing but `sleep`."""
+    return sum("b'sleep" in trace for trace in traces(directory))
+
+
 OWNER = """
 import sys, time
 from tests.slurm import Cluster
+from tests.slurm.test_cluster import sleepers
+from tests.support import wait_until
 with Cluster(accounting=False, nodes=1) as cluster:
     held = cluster.directory / "held"  # by which a process is recognised that is found in no other way
     job_id = cluster.submit(f"exec 9> {held}; setsid env -i sleep 600 & sleep 600")
-    cluster.wait_state(job_id, ["RUNNING"])
+    wait_until(lambda: sleepers(cluster.directory) == 2, interval=0.1)
     cluster.query("scontrol", "suspend", job_id)
     print(cluster.directory, flush=True)
     time.sleep(600)
@@ -188,7 +195,7 @@ def test_nothing_outlives_an_owner_that_is_killed() -> None:
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         directory = Path(owner.stdout.readline().strip())
-        assert sum("sleep" in trace for trace in traces(directory)) == 2
+        assert sleepers(directory) == 2
         owner.kill()
     wait_until(lambda: not traces(directory), describe=lambda: traces(directory), interval=0.1)
 

@@ -130,6 +130,17 @@ def lost(future: ClusterFuture[Any], kind: type[Error]) -> Error:
     return error
 
 
+def take_down(cluster: Cluster, node: str) -> None:
+    """Say that a node is out of order, as its administrator can; its jobs are lost."""
+    cluster.query("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+
+def put_back(cluster: Cluster, node: str) -> None:
+    """The same node is well again, and told so if Slurm, which asks it now and then, does not know yet."""
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    cluster.wait_node(node, ["idle"])
+
+
 def goes_on(executor: SlurmExecutor) -> None:
     """The executor can be used as before."""
     assert executor.submit(abs, -1).result(LIMIT) == 1
@@ -272,7 +283,6 @@ class TestSharedJob:
 class TestTimeLimit:
     """The wall time ends while a task runs."""
 
-    @pytest.mark.timeout(120)
     def test_in_every_mode(self, make: Make, cluster: Cluster, tmp_path: Path) -> None:
         """Together, since Slurm looks for such jobs twice a minute."""
         futures = []
@@ -328,12 +338,12 @@ class TestNode:
             executor = make(mode, 1, nodelist="n1", requeue=False)
             futures.append(executor.submit(work.note_and_sleep, log, "runs", work.LONG))
             begun(log)
-        cluster.query("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+        take_down(cluster, "n1")
         for future in futures:
             error = lost(future, NodeFailed)
             assert error.node == "n1"
             assert error.state is not None and error.state.startswith("NODE_FAIL")
-        cluster.wait_node("n1", ["idle"])
+        put_back(cluster, "n1")
 
     def test_with_requeue(self, make: Make, cluster: Cluster, tmp_path: Path, gate: Path) -> None:
         futures, logs = [], [str(tmp_path / mode.name) for mode in (POOL, JOBS)]
@@ -341,7 +351,7 @@ class TestNode:
             executor = make(mode, 1, nodelist="n1", requeue=True, retries=0)
             futures.append(executor.submit(work.note_and_wait, log, "runs", str(gate)))
             begun(log)
-        cluster.query("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+        take_down(cluster, "n1")
         for future in futures:
             start_now(cluster, str(future.job_id), "ReqNodeList=n2")
         for log in logs:
@@ -350,7 +360,7 @@ class TestNode:
         assert [future.result(LIMIT) for future in futures] == ["runs", "runs"]
         assert [(future.attempt, future.node) for future in futures] == [(1, "n2")] * 2
         assert [work.notes(log) for log in logs] == [["runs"] * 2] * 2
-        cluster.wait_node("n1", ["idle"])
+        put_back(cluster, "n1")
 
 
 class TestQueue:
@@ -582,7 +592,6 @@ class TestBareSite:
         lost(future, JobCancelled)
         goes_on(executor)
 
-    @pytest.mark.timeout(120)
     @pytest.mark.usefixtures("eager")
     def test_a_node_that_dies(self, bare: Site, make: Make, tmp_path: Path) -> None:
         futures = []
@@ -623,7 +632,6 @@ class TestBareSite:
             bare.cluster.query("scontrol", "update", "NodeName=n2", "State=RESUME")
         bare.cluster.wait_node("n2", ["idle"])
 
-    @pytest.mark.timeout(120)
     @pytest.mark.usefixtures("eager")
     def test_a_controller_that_is_down_for_a_while(
         self,

@@ -24,7 +24,7 @@ from tests.slurm.test_orphans import work
 
 bell, orphan, place = sys.argv[1:4]
 with SlurmExecutor(
-    2, mem="100M", time="5m", run_dir=place + "/run", orphan=orphan, orphan_timeout=2, doorbell=bell == "bell"
+    2, mem="100M", time="5m", run_dir=place + "/run", orphan=orphan, orphan_timeout=5, doorbell=bell == "bell"
 ) as executor:
     list(executor.map(work, [place + "/a", place + "/b"]))
 """
