@@ -221,7 +221,7 @@ class Dask(Peer):
 
     title = "dask.distributed"
     package = "distributed"
-    share = 0.1
+    share = 0.05
 
     def load(self) -> None:
         self.library = importlib.import_module("distributed")
