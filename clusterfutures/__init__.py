@@ -10,8 +10,6 @@ Names are loaded when they are used: a worker imports this package at its start,
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
     )
     from clusterfutures.futures import ClusterFuture
     from clusterfutures.local import LocalExecutor
+    from clusterfutures.registry import Detected, detect, get_executor, register
+    from clusterfutures.serial import SerialExecutor, SerialFuture
     from clusterfutures.slurm import SlurmExecutor
     from clusterfutures.torque import PBSExecutor, TorqueExecutor
 
@@ -54,12 +54,19 @@ _HOME = {
     "ClusterFuture": "futures",
     "TaskContext": "context",
     "current_task": "context",
+    "SerialExecutor": "serial",
+    "SerialFuture": "serial",
+    "Detected": "registry",
+    "detect": "registry",
+    "get_executor": "registry",
+    "register": "registry",
 }
 
 __all__ = [
     "ClusterFuture",
     "ClusterFuturesError",
     "DependencyFailed",
+    "Detected",
     "InitializerFailed",
     "JobCancelled",
     "LocalExecutor",
@@ -72,6 +79,8 @@ __all__ = [
     "RemoteError",
     "RunDirectoryError",
     "SchedulerUnavailable",
+    "SerialExecutor",
+    "SerialFuture",
     "SlurmExecutor",
     "SubmissionError",
     "SubmitLimitReached",
@@ -85,12 +94,17 @@ __all__ = [
     "WorkerStartError",
     "__version__",
     "current_task",
+    "detect",
+    "get_executor",
+    "register",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # which a worker, who needs no name of here, does without
+
     value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
     globals()[name] = value
     return value

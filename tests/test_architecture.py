@@ -23,7 +23,7 @@ PACKAGE = ROOT / "clusterfutures"
 LAYERS = (
     {"__main__", "cli"},
     {"pipeline", "progress", "report"},
-    {"executor", "local", "session", "slurm", "torque"},
+    {"executor", "local", "registry", "serial", "session", "slurm", "torque"},
     {"allocation", "clerk", "dispatch", "doorbell"}
     | {"futures", "journal", "obituary", "pace", "queued", "roster"}
     | {"submissions", "taskjobs", "waiting", "watch"},

@@ -1,7 +1,7 @@
 """The port to a scheduler: start jobs, end them, and ask after many of them at once.
 
-Three methods, because that is all that schedulers have in common; asking is for many jobs together, so that
-its cost does not grow with their number.
+Three methods that act, because that is all that schedulers have in common, and two that tell people what
+would be done.  Asking is for many jobs together, so that its cost does not grow with their number.
 """
 
 from __future__ import annotations
