@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     from clusterfutures.serial import SerialExecutor, SerialFuture
     from clusterfutures.slurm import SlurmExecutor
     from clusterfutures.torque import PBSExecutor, TorqueExecutor
+    from clusterfutures.writing.lockcheck import LockCheck, check_locks
+    from clusterfutures.writing.locks import LeaseLost, LockTimeout
+    from clusterfutures.writing.onetime import once
+    from clusterfutures.writing.shards import Merged, ShardedWriter
+    from clusterfutures.writing.writer import SerialWriter
 
 _HOME = {
     "__version__": "_version",
@@ -60,6 +65,14 @@ _HOME = {
     "detect": "registry",
     "get_executor": "registry",
     "register": "registry",
+    "LockCheck": "writing.lockcheck",
+    "check_locks": "writing.lockcheck",
+    "LeaseLost": "writing.locks",
+    "LockTimeout": "writing.locks",
+    "once": "writing.onetime",
+    "Merged": "writing.shards",
+    "ShardedWriter": "writing.shards",
+    "SerialWriter": "writing.writer",
 }
 
 __all__ = [
@@ -69,7 +82,11 @@ __all__ = [
     "Detected",
     "InitializerFailed",
     "JobCancelled",
+    "LeaseLost",
     "LocalExecutor",
+    "LockCheck",
+    "LockTimeout",
+    "Merged",
     "NodeFailed",
     "OptionError",
     "OutOfMemory",
@@ -81,6 +98,8 @@ __all__ = [
     "SchedulerUnavailable",
     "SerialExecutor",
     "SerialFuture",
+    "SerialWriter",
+    "ShardedWriter",
     "SlurmExecutor",
     "SubmissionError",
     "SubmitLimitReached",
@@ -93,9 +112,11 @@ __all__ = [
     "WorkerLost",
     "WorkerStartError",
     "__version__",
+    "check_locks",
     "current_task",
     "detect",
     "get_executor",
+    "once",
     "register",
 ]
 

@@ -27,8 +27,8 @@ LAYERS = (
     {"allocation", "clerk", "dispatch", "doorbell"}
     | {"futures", "journal", "obituary", "pace", "queued", "roster"}
     | {"submissions", "taskjobs", "waiting", "watch"},
-    {"bootstrap", "context", "functions", "schedulers", "supervisor", "worker"},
-    {"line", "link", "logs", "memory", "records", "share", "specification", "spool", "wire", "writer"}
+    {"bootstrap", "context", "functions", "schedulers", "supervisor", "worker", "writing"},
+    {"line", "link", "logs", "memory", "records", "share", "specification", "spool", "wire"}
     | {"capture", "faults", "mainspace", "payload", "picklers"}
     | {"_version", "cpus", "errors", "light", "options", "profiles", "resources", "states"},
 )
