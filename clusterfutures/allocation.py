@@ -18,6 +18,7 @@ from clusterfutures.specification import Specification
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
 from clusterfutures.submissions import MAX_ELEMENTS, Submission, Submissions, TooLarge
+from clusterfutures.worker import Marker
 
 log = logging.getLogger("clusterfutures")
 
@@ -455,6 +456,15 @@ class Allocation:
 
     def worker_ended(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor has ended."""
+
+    def lone_worker(self, supervisor: WorkerRef) -> Optional[WorkerRef]:
+        """The worker for which this supervisor rings, if it is made for one; None where each has a bell."""
+        return None
+
+    def task_at(self, worker: WorkerRef) -> Optional[int]:
+        """The number of the task that a worker was at which nobody saw end; None if it was at none."""
+        task = Marker.read(self._run.markers(worker.supervisor), worker.slot)
+        return task - 1 if task else None
 
     def begun(self) -> list[WorkerRef]:
         """Of all that wait, those that have begun: one listing a job tells, and no look at each."""

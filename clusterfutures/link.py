@@ -60,9 +60,15 @@ class Lease(NamedTuple):
 
 
 class Link:
-    """One end of the conversation with the driver, in the process that is `ref`."""
+    """One end of the conversation with the driver, in the process that is `ref`.
 
-    def __init__(self, run: RunDirectory, ref: WorkerRef, orphan_timeout: float) -> None:
+    It calls the driver's doorbell as it is made; with `call` False only when something is to be heard, for
+    those that say what they have to say by files and have somebody else ring.
+    """
+
+    def __init__(
+        self, run: RunDirectory, ref: WorkerRef, orphan_timeout: float, *, call: bool = True
+    ) -> None:
         self._run = run
         self._ref = ref
         self._inbox = run.inbox_reader(ref)
@@ -72,8 +78,10 @@ class Link:
         self._lease = Lease(-1, "")
         self._orphan_timeout = orphan_timeout
         self._met = False  # there was a bell that worked, once
-        self._heard = self._tried = time.monotonic()
-        self._connect()
+        self._heard = time.monotonic()
+        self._tried = -RECONNECT
+        if call:
+            self._connect()
 
     def _connect(self) -> None:
         self._tried = time.monotonic()

@@ -19,6 +19,8 @@ from clusterfutures.spool import CANCEL, RunDirectory, WorkerRef
 
 log = logging.getLogger("clusterfutures")
 
+PORTION = 64  # tasks that are taken at a time: a fraction of a millisecond
+
 
 class QueuedTasks:
     """The workers-to-be of such jobs, by the number of their task.
@@ -47,11 +49,19 @@ class QueuedTasks:
 
     def take(self, kind: int, count: int, job: int) -> list[Run]:
         """Up to `count` pending tasks of a kind, each for a worker-to-be: the elements of `job`, in order."""
-        with self._lock:
-            runs = self._roster.take(kind, count)
-            for index, run in enumerate(runs):
-                self._enter(WorkerRef(job, index, 0, 0, 0), None, run)
-            return runs
+        runs: list[Run] = []
+        while len(runs) < count:
+            elements = range(len(runs), min(len(runs) + PORTION, count))
+            # Made without the lock, for which whoever submits may be waiting.
+            members = [self._member(WorkerRef(job, element, 0, 0, 0)) for element in elements]
+            with self._lock:
+                taken = self._roster.take(kind, len(members))
+                for member, run in zip(members, taken):
+                    self._enter(member, run)
+            runs += taken
+            if len(taken) < len(members):
+                break
+        return runs
 
     def put_back(self, job: int) -> None:
         """What was taken for `job` has none after all."""
@@ -64,9 +74,11 @@ class QueuedTasks:
     def submitted(self, job: int, ids: Sequence[str]) -> None:
         """What was taken for `job` is in the queue; `ids` are those of its elements."""
         with self._lock:
-            for member in self._members.values():
-                if member.ref.job == job:
-                    self._posted(member, ids[member.ref.element])
+            members = list(self._members.values())
+        # Without the lock: who among them begins or is lost meanwhile is told in this thread, too.
+        for member in members:
+            if member.ref.job == job:
+                self._posted(member, ids[member.ref.element])
 
     def requeued(self, ref: WorkerRef, job_id: str, number: int, attempt: int) -> bool:
         """The job of task `number` starts anew; whether its worker-to-be `ref` has an attempt to make.
@@ -79,17 +91,20 @@ class QueuedTasks:
                 return False
             again = run.part(0, 1, attempt)
             again.free += attempt - run.attempt
-            self._enter(ref, job_id, again)
+            member = self._member(ref)
+            self._enter(member, again)
+            self._posted(member, job_id)
         self._cancelled()  # it may have been, meanwhile
         return True
 
-    def _enter(self, ref: WorkerRef, job_id: Optional[str], run: Run) -> None:
+    def _member(self, ref: WorkerRef) -> Member:
         member = Member(ref, self._run.inbox_writer(ref), Post(str(ref), None, None, None))
         member.leaving = True  # nothing else is for it
+        return member
+
+    def _enter(self, member: Member, run: Run) -> None:
         member.assigned.append(run)
-        self._members[run.first] = self._roster.members[ref] = member
-        if job_id is not None:
-            self._posted(member, job_id)
+        self._members[run.first] = self._roster.members[member.ref] = member
 
     def _posted(self, member: Member, job_id: str) -> None:
         member.post = Post(str(member.ref), None, None, job_id)

@@ -6,9 +6,8 @@ A record is a named tuple with a struct.  Nothing here is a pickle, except the o
 
 from __future__ import annotations
 
-from array import array
 from itertools import accumulate
-from struct import Struct
+from struct import Struct, pack, unpack_from
 
 from clusterfutures.light import NamedTuple
 from clusterfutures.logs import Location
@@ -76,8 +75,8 @@ class Batch(NamedTuple):
         count, places = len(self.bodies), self.places
         head = _BATCH.pack(self.style, self.first, count, len(places))
         table = b"".join([_PLACE.pack(*place) for place in places])
-        lengths = array("Q", map(len, self.bodies)).tobytes()
-        functions = array("I", self.functions).tobytes() if len(places) > 1 else b""
+        lengths = pack(f"<{count}Q", *map(len, self.bodies))
+        functions = pack(f"<{count}I", *self.functions) if len(places) > 1 else b""
         return b"".join([head, table, lengths, functions, *self.bodies])
 
     @classmethod
@@ -87,11 +86,11 @@ class Batch(NamedTuple):
         at = _BATCH.size
         places = [Location(*_PLACE.unpack_from(data, at + i * _PLACE.size)) for i in range(n_places)]
         at += n_places * _PLACE.size
-        lengths = array("Q", data[at : at + 8 * count])
+        lengths = unpack_from(f"<{count}Q", data, at)
         at += 8 * count
         functions: Sequence[int]
         if n_places > 1:
-            functions = array("I", data[at : at + 4 * count])
+            functions = unpack_from(f"<{count}I", data, at)
             at += 4 * count
         else:
             functions = bytes(count)
@@ -101,7 +100,7 @@ class Batch(NamedTuple):
 class BodySlices:
     """The bodies of an unpacked batch, cut out when a slice of them is asked for."""
 
-    def __init__(self, data: bytes, start: int, lengths: array[int]) -> None:
+    def __init__(self, data: bytes, start: int, lengths: Sequence[int]) -> None:
         self._data = data
         self._ends = list(accumulate(lengths, initial=start))
 
@@ -317,7 +316,7 @@ class Waiting(NamedTuple):
     def pack(self) -> bytes:
         """The record's body."""
         head = _WAITING.pack(self.number, self.style, *self.function, len(self.parents))
-        return head + array("Q", self.parents).tobytes() + self.body
+        return head + pack(f"<{len(self.parents)}Q", *self.parents) + self.body
 
 
 BOUND = 2
@@ -327,7 +326,7 @@ _COUNT = Struct("<I")
 
 def bind(body: bytes, values: Sequence[bytes]) -> bytes:
     """A task's body together with the pickled values of the futures that it waited for."""
-    lengths = array("Q", map(len, values)).tobytes()
+    lengths = pack(f"<{len(values)}Q", *map(len, values))
     return b"".join([bytes((BOUND,)), _COUNT.pack(len(values)), lengths, *values, body])
 
 
@@ -335,7 +334,7 @@ def unbind(body: bytes) -> tuple[bytes, Sequence[bytes]]:
     """The inverse of :func:`bind`."""
     (count,) = _COUNT.unpack_from(body, 1)
     at = 1 + _COUNT.size
-    lengths = array("Q", body[at : at + 8 * count])
+    lengths = unpack_from(f"<{count}Q", body, at)
     slices = BodySlices(body, at + 8 * count, lengths)
     start = at + 8 * count + sum(lengths)
     return body[start:], slices[0:count]

@@ -164,7 +164,7 @@ class RunDirectory:
         settled.
         """
         for restart in range(ref.restart):
-            if self._claimed(ref._replace(restart=restart)) == CANCEL:
+            if self.claimed(ref._replace(restart=restart)) == CANCEL:
                 return False
         try:
             # A link: made together with what it says, and by one only of those who try.
@@ -173,7 +173,8 @@ class RunDirectory:
             return False
         return True
 
-    def _claimed(self, ref: WorkerRef) -> str:
+    def claimed(self, ref: WorkerRef) -> str:
+        """What the task of a job of its own was claimed for; '' if nobody has."""
         try:
             return os.readlink(os.path.join(self.home(ref.supervisor), "claim"))
         except FileNotFoundError:

@@ -4,11 +4,17 @@ It forks the workers, so that a new one costs milliseconds and the place in the 
 how one ended and what it was running; ends a task that is asked to end or takes too long; and ends
 everything when it is told to or is told that the allocation ends.  It never runs a user's code.
 
+Where a job has but one task, its only worker is *lone*: the supervisor rings for it, and says nothing itself
+as long as the outcome says it all.
+
 It has a single thread: that is what makes forking from it safe.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import io
 import mmap
 import os
 import select
@@ -44,6 +50,7 @@ FAILED_STARTS = 3  # in a row, before it gives up
 TERM_GRACE = {True: 10.0, False: 1.0}
 """Seconds between SIGTERM and SIGKILL: if the site wants it to end (its own KillWait is longer), or we do."""
 IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
+CALL_GRACE = 0.5  # seconds that a driver may take to answer a call before a lone worker is told of by file
 SIGNAL_GRACE = 0.25  # seconds that a scheduler takes, at most, to send one signal to all processes of a job
 _WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -65,12 +72,16 @@ class Supervisor:
 
     def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification) -> None:
         self._run, self._ref, self._spec = run, ref, spec
+        self._lone = bool(spec.tasks)
         self._link = Link(run, ref, spec.orphan_timeout)
         self._memory = self._map()
         self._children: dict[int, Child] = {}  # by slot
         self._generations: dict[int, int] = {}
         self._want = spec.workers
         self._failed_starts = 0
+        self._untold: Started | None = None  # a lone worker, until the driver has to look for it by files
+        self._ring_by = 0.0  # when the driver has to be told to look, by bell or else by file; 0: it need not
+        self.exit_code = 0  # as a shell has it: how a lone worker was lost
         self._memory_kills = OutOfMemoryKills()
         self._stopping = 0.0  # when SIGKILL follows SIGTERM, once it stops
         self._signals = os.pipe()
@@ -78,7 +89,12 @@ class Supervisor:
             os.set_blocking(fd, False)
 
     def _map(self) -> mmap.mmap:
-        """The workers' markers, in a file: they outlive even a supervisor that is killed with them."""
+        """The workers' markers, in a file: they outlive even a supervisor that is killed with them.
+
+        What a lone worker was at, its claim tells as well.
+        """
+        if self._lone:
+            return mmap.mmap(-1, Marker.STRUCT.size)
         size = SLOTS * Marker.STRUCT.size
         fd = os.open(self._run.markers(self._ref), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -102,6 +118,7 @@ class Supervisor:
             if worker is not None:
                 return worker
             self._enforce_deadlines()
+            self._announce()
             if self._finished():
                 return None
             self._sleep()
@@ -123,9 +140,12 @@ class Supervisor:
                 return self._become(ref, home)
             self._generations[slot] = generation
             self._children[slot] = Child(ref, pid)
-            if self._spec.tasks:
+            started = Started(slot, generation, pid)
+            if self._lone:
                 self._want = 0  # who has died in its task is not to begin it again
-            self._link.tell(STARTED, Started(slot, generation, pid).pack())
+                self._untold = started
+            else:
+                self._link.tell(STARTED, started.pack())
         return None
 
     def _become(self, ref: WorkerRef, home: str) -> Worker:
@@ -171,7 +191,11 @@ class Supervisor:
             self._failed_starts += 1
         if state == RETIRES:
             self._want = max(self._want - 1, 0)
-        self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())
+        if status or task or not self._lone:  # else the outcome has said it
+            self._link.tell(ENDED, Ended(slot, child.ref.generation, status, task, child.reason).pack())
+            if self._lone:
+                self._untold, self._ring_by = None, time.monotonic() + CALL_GRACE
+                self.exit_code = _as_shell(status)
         if state == FAILED or self._failed_starts >= FAILED_STARTS:
             self._want = 0
             if state != FAILED:
@@ -215,6 +239,21 @@ class Supervisor:
         else:
             os.kill(child.pid, signal.SIGCONT)
 
+    # -- telling --------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        """Ring for a lone worker that asks for it; if there is no bell, say by file that it is there."""
+        if not self._ring_by:
+            return
+        if self._link.heard:
+            self._link.ring()
+        elif self._link.fileno() >= 0 and time.monotonic() < self._ring_by:
+            return
+        elif self._untold is not None:
+            self._link.tell(STARTED, self._untold.pack())
+            self._untold = None
+        self._ring_by = 0.0
+
     # -- commands -------------------------------------------------------------------------------
 
     def _obey(self, kind: int, body: bytes) -> None:
@@ -252,7 +291,8 @@ class Supervisor:
                 _signal_group(child.pid, signal.SIGCONT)  # one that is stopped could never leave
             if self._spec.orphan == "kill":
                 self._stop(ASKED)
-        return not self._children and (self._want == 0 or bool(self._stopping))
+        told = not self._ring_by
+        return told and not self._children and (self._want == 0 or bool(self._stopping))
 
     # -- waiting --------------------------------------------------------------------------------
 
@@ -260,6 +300,10 @@ class Supervisor:
         deadlines = [Marker(self._memory, slot).get()[1] for slot in self._children]
         until = min((d for d in deadlines if d), default=0.0)
         timeout = self._link.pause(IDLE_LOOK)
+        if self._lone:
+            timeout = max(timeout, CALL_GRACE)  # orders are rare, and its worker wakes it
+        if self._ring_by:
+            timeout = min(timeout, max(self._ring_by - time.monotonic(), 0.0))
         if until:
             timeout = min(timeout, max(until - time.monotonic(), 0.0))
         if self._stopping:
@@ -277,6 +321,8 @@ class Supervisor:
         for number in os.read(self._signals[0], 4096):
             if number == signal.SIGTERM:
                 self._stop(SITE)
+            elif number == ALARM and self._lone:
+                self._ring_by = time.monotonic() + CALL_GRACE
             elif number in _PASSED_ON:
                 for child in self._children.values():
                     os.kill(child.pid, number)  # not yet reaped, so it is still this child
@@ -285,6 +331,11 @@ class Supervisor:
         """Tell the driver everything, and close."""
         self._link.ring()
         self._link.close()
+
+
+def _as_shell(status: int) -> int:
+    """The exit code that says how a process was lost, from what waitpid gives: never 0."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) or 1
 
 
 def _note(number: int, stack: object) -> None:
@@ -341,10 +392,12 @@ def main(run_dir: str, job: int, index: int, restart: int, job_id: str) -> int:
     run.make_home(ref)
     sys.path[:] = spec.sys_path + [entry for entry in sys.path if entry not in spec.sys_path]
     supervisor = Supervisor(run, ref, spec)
+    gc.freeze()  # what is here by now stays, and no worker need look at it again
+    gc.enable()
     worker = supervisor.run()
     if worker is None:
         supervisor.close()
-        return 0
+        return supervisor.exit_code
     payload.install_main()
     context.install(worker)
     if spec.authkey:
@@ -352,3 +405,33 @@ def main(run_dir: str, job: int, index: int, restart: int, job_id: str) -> int:
 
         current_process().authkey = spec.authkey
     return worker.run()
+
+
+def leave(code: int) -> None:
+    """End this process as the interpreter would, and do not take the interpreter apart.
+
+    That takes as long as all of a short task, and after large packages much longer; workers of
+    `concurrent.futures` that were forked leave in the same way.
+    """
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()  # waits for the task's own threads
+        atexit._run_exitfuncs()  # which prints what handlers raise; Python 3.9 raises it as well
+        _flush_files()
+    finally:
+        os._exit(code)
+
+
+def _flush_files() -> None:
+    """Write out what tasks have left in the buffers of files that they did not close, and of the streams."""
+    for thing in gc.get_objects():
+        if issubclass(type(thing), io.IOBase):
+            try:
+                thing.flush()
+            except (OSError, ValueError):  # there is no room, or it is closed
+                pass
+    for stream in (sys.stdout, sys.stderr):  # which are older than what `gc` was told to look at
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # a task may have closed or replaced them
+            pass

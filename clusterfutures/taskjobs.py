@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 from clusterfutures.allocation import GATHER_AT_MOST, Allocation, Element, Events, Recipe
 from clusterfutures.journal import Run
 from clusterfutures.schedulers.base import JobStatus, Scheduler
-from clusterfutures.spool import RunDirectory, WorkerRef
+from clusterfutures.spool import START, RunDirectory, WorkerRef
 from clusterfutures.states import JobState
 from clusterfutures.submissions import Submission
 
@@ -157,6 +157,15 @@ class TaskJobs(Allocation):
         element = self.elements.get(supervisor)
         if element is not None:
             element.idle = True
+
+    def lone_worker(self, supervisor: WorkerRef) -> Optional[WorkerRef]:
+        """The one that has the task."""
+        return supervisor._replace(slot=0, generation=0)
+
+    def task_at(self, worker: WorkerRef) -> Optional[int]:
+        """Its own, if it has claimed it."""
+        carried = self._carried.get((worker.job, worker.element))
+        return carried[0] if carried is not None and self._run.claimed(worker) == START else None
 
     # -- what pools do, and this does not ---------------------------------------------------------
 

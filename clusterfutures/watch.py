@@ -25,6 +25,7 @@ from clusterfutures.records import (
     GAVE_UP,
     NUMBER,
     OUTCOME,
+    OWN,
     READY,
     RETIRED,
     RETURNED,
@@ -37,7 +38,6 @@ from clusterfutures.records import (
 from clusterfutures.schedulers.base import JobStatus, Scheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.wire import Record
-from clusterfutures.worker import Marker
 
 if TYPE_CHECKING:
     from clusterfutures.doorbell import Caller, Doorbell
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("clusterfutures")
 
 SAFETY_LOOK = 1.0  # seconds between looks at everything, in case a bell was not heard
+SAFETY_LISTING = 10.0  # the same for those whose call was not answered before they left
 RECALL_LOOK = 0.05  # seconds between looks for tasks that wait behind a long one
 ENDING_LOOK = 0.01  # the same while everything ends
 CHORE_INTERVAL = 0.01  # seconds for which chores may be left while nothing is pending
@@ -56,6 +57,7 @@ NEWCOMERS = 0.25  # seconds between looks at those who have no line to the bell 
 MUTE_AFTER = 10.0  # seconds that a worker has to find the doorbell before somebody should be told
 ACCOUNTING_GRACE = 10.0  # seconds to wait for the scheduler's word on why a worker died
 ENDING_GRACE = 60.0  # seconds to wait longer while it says that the job is ending (a site's epilog)
+DONE = Ended(0, 0, 0, 0, OWN)  # how a lone worker ends that has written its outcome
 SUSPECT = 5.0  # seconds that an unreadable record may be one that is still being written
 
 
@@ -65,6 +67,7 @@ class Peer:
     def __init__(self, ref: WorkerRef, outbox: LogReader) -> None:
         self.ref, self.outbox = ref, outbox
         self.caller: Optional[Caller] = None
+        self.voice = self  # who rings for it
         self.buried = False
         self.mute_since = 0.0  # when it said by file that it can take tasks, without having called
         self.heard = False
@@ -199,12 +202,12 @@ class Watch:
         self._timeout = min(self._look_interval(sum(wanted.values())), self.allocation.patience)
 
     def _may_write_unheard(self, peer: Peer) -> bool:
-        return peer.caller is None and not self.allocation.is_idle(peer.ref)
+        return peer.voice.caller is None and not self.allocation.is_idle(peer.ref)
 
     def _tell_who_is_mute(self, now: float) -> None:
         """Say, once, that there is no way to the doorbell for somebody who has had the time to find it."""
         for peer in self._peers.values():
-            if peer.mute_since and now - peer.mute_since > MUTE_AFTER:
+            if peer.mute_since and not peer.voice.caller and now - peer.mute_since > MUTE_AFTER:
                 self._told_mute = True
                 log.warning(
                     "worker %s does not reach the doorbell at %s: what it does is found by looking, later; "
@@ -223,11 +226,8 @@ class Watch:
             self._nudge.clear()
             return rung
         for event in self.bell.poll(timeout):
-            peer: Optional[Peer] = event.line.owner
+            peer = self._owner(event.line)
             if peer is None:
-                peer = event.line.owner = self._peer(_ref(event.line.identity))
-            if peer is None or peer.buried:
-                event.line.close()
                 continue
             if event.closed:
                 if peer.caller is event.line:
@@ -235,6 +235,7 @@ class Watch:
                     if peer.ref.slot < 0:
                         self._hung_up.append(peer.ref)
                         rung[peer] = None  # for its last words
+                        self._rang_for_another(peer, rung)
                 continue
             peer.caller, peer.mute_since = event.line, 0.0
             self._silent.discard(peer.ref)
@@ -243,7 +244,26 @@ class Watch:
             if event.record is not None and event.record.kind == LOST:
                 self.dispatcher.outcome_lost(event.record.b, event.record.c)
             rung[peer] = None
+            if event.record is not None and peer.ref.slot < 0:
+                self._rang_for_another(peer, rung)
         return rung
+
+    def _owner(self, line: Caller) -> Optional[Peer]:
+        """Who calls; the line of somebody who is buried is closed."""
+        peer: Optional[Peer] = line.owner
+        if peer is None:
+            peer = line.owner = self._peer(_ref(line.identity))
+        if peer is None or peer.buried:
+            line.close()
+            return None
+        return peer
+
+    def _rang_for_another(self, peer: Peer, rung: dict[Peer, None]) -> None:
+        """A supervisor has rung: perhaps for its lone worker."""
+        lone = self.allocation.lone_worker(peer.ref)
+        other = self._peer(lone) if lone is not None else None
+        if other is not None:
+            rung[other] = None
 
     def _look_interval(self, wanted: int) -> float:
         if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= wanted:
@@ -260,7 +280,8 @@ class Watch:
     def _look(self, now: float) -> None:
         """Read everything, rung or not."""
         self._looked = now
-        if (self.bell is None or self._told_mute) and now - self._listed > SAFETY_LOOK:
+        without_bell = self.bell is None or self._told_mute
+        if now - self._listed > (SAFETY_LOOK if without_bell else SAFETY_LISTING):
             self._listed = now
             for ref in self.allocation.begun():
                 self._peer(ref)
@@ -296,6 +317,8 @@ class Watch:
         if peer is None and not self._is_buried(ref):
             self.allocation.restarted(ref.supervisor)
             peer = self._peers[ref] = Peer(ref, self._run.outbox_reader(ref))
+            if self.allocation.lone_worker(ref.supervisor) == ref:
+                peer.voice = self._peers.get(ref.supervisor, peer)
             self._mute = True
         return peer
 
@@ -331,6 +354,8 @@ class Watch:
         else:
             for item in frames:
                 self._worker_says(peer.ref, item)
+        if bodies and peer.voice is not peer:
+            self._worker_ended(peer.ref, DONE)
 
     def _worker_says(self, ref: WorkerRef, item: Frame) -> None:
         if item.kind == OUTCOME:
@@ -369,7 +394,7 @@ class Watch:
     def _ready(self, ref: WorkerRef, ready: Ready) -> None:
         self.allocation.ready(ref.supervisor)
         peer = self._peers.get(ref)
-        if peer is not None and peer.caller is None:
+        if peer is not None and peer.voice.caller is None:
             peer.mute_since = time.monotonic()
         post = Post(str(ref), ready.pid, ready.node, ready.job_id)
         self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
@@ -382,6 +407,7 @@ class Watch:
         self.allocation.retire(supervisor)
 
     def _worker_ended(self, ref: WorkerRef, ended: Ended) -> None:
+        self._peer(ref)  # a lone one may have come unseen
         self.allocation.worker_ended(ref.supervisor)
         if ended.reason == SITE and ended.task and not self.allocation.closed:
             self._unexplained[ref] = ended  # the scheduler ended it, and will say why
@@ -403,12 +429,12 @@ class Watch:
     def _bury(self, ref: WorkerRef, ended: Optional[Ended], status: Optional[JobStatus]) -> None:
         """A worker is dead: read what it left, then settle what it did not do."""
         self._unexplained.pop(ref, None)
-        task = ended.task if ended is not None else Marker.read(self._run.markers(ref.supervisor), ref.slot)
+        self._buried[ref._replace(generation=0)] = ref.generation
         peer = self._peers.pop(ref, None)
         if peer is not None:
             self._part_from(peer)
-        self._buried[ref._replace(generation=0)] = ref.generation
-        self.dispatcher.ended(ref, ended, task - 1 if task else None, status)
+        task = self.allocation.task_at(ref) if ended is None else ended.task - 1 if ended.task else None
+        self.dispatcher.ended(ref, ended, task, status)
 
     def _element_came(self, element: Element) -> None:
         """A supervisor was submitted: from now on its outbox is looked for."""
@@ -427,6 +453,9 @@ class Watch:
         """A supervisor has ended: so have its workers, or they will in a moment."""
         self._silent.discard(element.ref)
         self._peer(element.ref)  # it may have come and gone unseen
+        lone = self.allocation.lone_worker(element.ref)
+        if lone is not None and self.allocation.task_at(lone) is not None:
+            self._peer(lone)
         peer = self._peers.pop(element.ref, None)
         if peer is not None:
             self._part_from(peer)
@@ -525,7 +554,7 @@ class Watch:
 
     def _was_heard(self, ref: WorkerRef) -> bool:
         peer = self._peers.get(ref)
-        return peer is not None and peer.heard
+        return ref in self.allocation.alive or (peer is not None and peer.heard)
 
     def _give_up(self) -> None:
         left = ", ".join(element.job_id for element in self.allocation.elements.values())

@@ -5,7 +5,10 @@ outbox before it starts the next.  Which task it is in stands in a memory map th
 its supervisor, so that after any death exactly that one task is known.
 
 While a task runs, a second thread, the attendant, looks after the inbox: it hands unstarted tasks back
-when the driver asks, and rings for outcomes that were not announced yet.
+when the driver asks, and rings for what was not announced yet.
+
+A worker whose job has but one task is told nothing while it lives, and has no bell: its supervisor, which has
+one, rings for it.  That it is ready it says together with the outcome, unless the task takes a moment.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import os
 import resource
 import sys
 import time
-from collections import deque
 from itertools import repeat
 from struct import Struct
 from struct import error as struct_error
@@ -23,7 +25,7 @@ from time import perf_counter
 
 from clusterfutures import payload
 from clusterfutures.functions import Functions
-from clusterfutures.light import signal
+from clusterfutures.light import deque, signal
 from clusterfutures.link import Link
 from clusterfutures.logs import CorruptRecord, Location, frame
 from clusterfutures.records import (
@@ -77,7 +79,7 @@ STARTING, RUNS, FAILED, RETIRES = 0, 1, 2, 3
 """What a worker is at, for its supervisor."""
 
 ALARM = signal.SIGURG  # it is harmless where nobody expects it, and no scheduler warns with it
-"""Worker to supervisor: look at the deadlines again."""
+"""Worker to supervisor: look at the deadlines again; from one without a bell: ring for me."""
 
 
 class Marker:
@@ -121,7 +123,8 @@ class Worker:
 
     def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification, marker: Marker) -> None:
         self.run_directory, self.ref, self.specification, self._marker = run, ref, spec, marker
-        self._link = Link(run, ref, spec.orphan_timeout)
+        self._lone = bool(spec.tasks)
+        self._link = Link(run, ref, spec.orphan_timeout, call=not self._lone)
         self._queue: deque[Task] = deque()
         self._functions = Functions(run)
         self._fetch = run.fetch_buffer
@@ -149,11 +152,11 @@ class Worker:
 
     def run(self) -> int:
         """Work until told to leave; returns the exit code."""
-        if self.specification.tasks and not self.run_directory.claim(self.ref, START):
+        if self._lone and not self.run_directory.claim(self.ref, START):
             return 0  # cancelled, before it could start
         if not self._initialize():
             return 1
-        if self.specification.tasks:
+        if self._lone:
             own = self.specification.tasks[self.ref.element * ASSIGN_SIZE :]
             assign = Assign.unpack(own)
             # A job that the scheduler starts anew makes a further attempt.
@@ -193,7 +196,9 @@ class Worker:
             self._link.close()
             return False
         self._marker.set(0, 0.0, RUNS)
-        self._tell(READY, Ready(self.pid, self.job_id, _node()).pack())
+        self._write(READY, Ready(self.pid, self.job_id, _node()).pack())
+        if not self._lone:
+            self._ring()
         return True
 
     def _take(self) -> None:
@@ -294,8 +299,8 @@ class Worker:
         deadline = time.monotonic() + timeout if timeout else 0.0
         self.current = task
         self._marker.set(number + 1, deadline, RUNS)
-        if deadline and os.getppid() == self._parent:
-            os.kill(self._parent, ALARM)  # the supervisor sleeps until the earliest deadline it knows
+        if deadline:
+            self._alarm()  # the supervisor sleeps until the earliest deadline it knows
         if style == CALL and self._unseen:
             self._printed = _printed()
         before = self._printed
@@ -377,10 +382,13 @@ class Worker:
             time.sleep(0.5)  # nobody to tell and nowhere to write: room may be made meanwhile
 
     def _tell(self, kind: int, body: bytes) -> None:
+        self._write(kind, body)
+        self._ring()
+
+    def _write(self, kind: int, body: bytes) -> None:
         with self._writing:
             self._link.outbox.write(frame(kind, body))
         self._unrung = True
-        self._ring()
 
     def _ring(self) -> None:
         if not self._unrung:
@@ -389,6 +397,12 @@ class Worker:
         self._rung = perf_counter()
         with self._writing:
             self._link.ring()
+        if self._lone:
+            self._alarm()
+
+    def _alarm(self) -> None:
+        if os.getppid() == self._parent:
+            os.kill(self._parent, ALARM)
 
     def check_parent(self) -> None:
         """Die with the supervisor: without it nobody would ever hear how this worker ends."""

@@ -260,6 +260,17 @@ def where() -> dict[str, Any]:
     return {"cwd": os.getcwd(), "env": dict(os.environ), "python": sys.executable, "path": sys.path}
 
 
+_left_open: list[Any] = []
+
+
+def write_and_leave_open(text: str, binary: str) -> int:
+    """Write to two files that stay open, and unflushed; returns how many are open by now."""
+    _left_open.extend([open(text, "w", encoding="utf-8"), open(binary, "wb")])  # noqa: SIM115 - on purpose
+    _left_open[0].write("said")
+    _left_open[1].write(b"said")
+    return len(_left_open)
+
+
 def make_closure(value: int) -> Any:
     """What only cloudpickle can send."""
     return lambda: value

@@ -643,3 +643,11 @@ def test_workers_ignore_the_terminals_interrupt(bell: bool, log: str, gate: Path
         gate.touch()
         assert future.result(LIMIT) == 3
         assert pool.submit(abs, -2).result(LIMIT) == 2
+
+
+def test_what_a_task_left_in_a_buffer_is_written_when_its_worker_ends(bell: bool, tmp_path: Path) -> None:
+    text, binary = tmp_path / "text", tmp_path / "binary"
+    with LocalExecutor(1, doorbell=bell) as pool:
+        assert pool.submit(work.write_and_leave_open, str(text), str(binary)).result(LIMIT) == 2
+        assert (text.read_text(), binary.read_bytes()) == ("", b""), "nobody has flushed it"
+    assert (text.read_text(), binary.read_bytes()) == ("said", b"said")

@@ -13,9 +13,27 @@ from pathlib import Path
 import pytest
 
 from clusterfutures import bootstrap
+from clusterfutures.doorbell import Event
+from clusterfutures.link import GREW
+from clusterfutures.link import SUPERVISOR as ROLE_OF_SUPERVISOR
 from clusterfutures.logs import frame
-from clusterfutures.records import ASKED, ENDED, GAVE_UP, OWN, SITE, STAR, STARTED, STOP, TIMED_OUT, Ended
-from clusterfutures.spool import WorkerRef
+from clusterfutures.records import (
+    ASKED,
+    BROKEN,
+    ENDED,
+    GAVE_UP,
+    OUTCOME,
+    OWN,
+    READY,
+    SITE,
+    STAR,
+    STARTED,
+    STOP,
+    TIMED_OUT,
+    Assign,
+    Ended,
+)
+from clusterfutures.spool import CANCEL, WorkerRef
 from clusterfutures.supervisor import Child, Supervisor
 from clusterfutures.worker import RUNS, Marker
 from tests.support import wait_until
@@ -191,6 +209,107 @@ def test_workers_of_a_machine_of_ones_own_share_nothing(site: Site) -> None:
         assert site.outcomes(1, slot(number))[0][2] == os.sched_getaffinity(0)
 
 
+# ---- a job for one task -------------------------------------------------------------------------
+
+
+def start_lone(
+    site: Site, function: Callable[..., object], item: object, timeout: float = 0.0, **changes: object
+) -> int:
+    """Start a job that has its one task with it; returns the task's number."""
+    place, first = site.write(function, item)
+    site.start(tasks=Assign(place, first, 0, 1, 0, timeout).pack(), **changes)
+    return first
+
+
+def said(site: Site, ref: WorkerRef) -> list[int]:
+    """What kinds of records it has left."""
+    return [kind for kind, _ in site.hear(ref, final=True)]
+
+
+def test_the_outcome_of_a_lone_task_says_all(make_site: Callable[..., Site]) -> None:
+    site = make_site(shared=True, bell=True)
+    events: list[Event] = []
+    number = start_lone(site, site.tasks.double, 21)
+    wait_until(lambda: any(event.closed for event in heard_by(site, events)), describe=site.state)
+    assert {event.line.identity[0] for event in events} == {ROLE_OF_SUPERVISOR}, "nobody else calls"
+    assert GREW in [event.record.kind for event in events if event.record is not None]
+    assert site.exit_code() == 0
+    assert said(site, SUPERVISOR) == []
+    assert said(site, WORKER) == [READY, OUTCOME]
+    assert site.outcomes(1) == [(number, 0, 42)]
+    assert not os.path.exists(site.run.markers(SUPERVISOR))
+    assert len(list(Path(site.run.home(WORKER)).glob("out.*"))) == 1, "both in one file"
+
+
+def heard_by(site: Site, events: list[Event]) -> list[Event]:
+    """What the doorbell has heard: `events`, with what is new."""
+    assert site.bell is not None
+    events += site.bell.poll(0)
+    return events
+
+
+@pytest.mark.parametrize("bell", [False, True], ids=["polling", "no-answer"])
+def test_without_a_bell_a_lone_worker_is_named_by_file(make_site: Callable[..., Site], bell: bool) -> None:
+    """As it has to be looked for; nobody answers a doorbell that is never polled."""
+    site = make_site(shared=True, bell=bell)
+    number = start_lone(site, site.tasks.double, 21)
+    assert site.exit_code() == 0
+    assert said(site, SUPERVISOR) == [STARTED]
+    assert site.outcomes(1) == [(number, 0, 42)]
+
+
+@pytest.mark.parametrize(
+    ("task", "item", "exit_code"), [("die", signal.SIGSEGV, 128 + 11), ("leave", 7, 7), ("leave", 0, 1)]
+)
+def test_a_lone_task_that_is_lost_fails_its_job(
+    site: Site, task: str, item: int, exit_code: int
+) -> None:
+    number = start_lone(site, getattr(site.tasks, task), item)
+    assert site.exit_code() == exit_code
+    [ended] = site.ended(1)
+    assert (ended.task, ended.reason) == (number + 1, OWN)
+    assert said(site, WORKER) == [READY]
+
+
+def test_a_lone_task_that_takes_long_is_known_and_killed(site: Site) -> None:
+    gate = site.gate()
+    number = start_lone(site, site.tasks.wait_for, gate)
+    pid = site.running(gate)
+    assert site.ready().pid == pid
+    site.kill(number)
+    assert site.exit_code() == 128 + signal.SIGKILL
+    assert site.ended(1) == [Ended(0, 0, signal.SIGKILL, number + 1, ASKED)]
+
+
+def test_a_lone_task_that_takes_too_long(site: Site) -> None:
+    number = start_lone(site, site.tasks.wait_for, site.gate(), timeout=0.2)
+    assert site.exit_code() == 128 + signal.SIGKILL
+    assert site.ended(1) == [Ended(0, 0, signal.SIGKILL, number + 1, TIMED_OUT)]
+
+
+def test_a_lone_task_that_the_site_ends(site: Site) -> None:
+    gate = site.gate()
+    number = start_lone(site, site.tasks.wait_for, gate)
+    site.running(gate)
+    send(site, signal.SIGTERM)
+    assert site.exit_code() == 128 + signal.SIGTERM
+    assert site.ended(1) == [Ended(0, 0, signal.SIGTERM, number + 1, SITE)]
+
+
+def test_a_lone_task_that_was_cancelled_is_not_begun(site: Site) -> None:
+    assert site.run.claim(WORKER, CANCEL)
+    start_lone(site, site.tasks.wait_for, site.gate())
+    assert site.exit_code() == 0
+    assert said(site, WORKER) == said(site, SUPERVISOR) == []
+
+
+def test_the_initializer_of_a_lone_task_fails(site: Site) -> None:
+    start_lone(site, site.tasks.double, 1, initializer=site.initializer(site.tasks.fail, ValueError))
+    assert site.exit_code() == 1
+    assert said(site, WORKER) == [BROKEN]
+    assert [one.task for one in site.ended(1)] == [0]
+
+
 # ---- killing ------------------------------------------------------------------------------------
 
 
@@ -266,7 +385,7 @@ def test_a_task_that_takes_too_long(make_site: Callable[..., Site], bell: bool) 
     site = make_site(bell=bell)
     site.start()
     gate = site.gate()
-    numbers = site.assign(site.tasks.wait_for, site.opened(), site.opened(), gate, timeout=0.3)
+    numbers = site.assign(site.tasks.wait_for, site.opened(), site.opened(), gate, timeout=1.5)
     [ended] = site.ended(1)
     assert (ended.task, ended.reason) == (numbers[2] + 1, TIMED_OUT)
     assert os.WTERMSIG(ended.status) == signal.SIGKILL
@@ -283,7 +402,7 @@ def test_deadlines_are_each_tasks_own(site: Site) -> None:
     assert site.ended(1)[0].task == culprit + 1
     site.open(gate)
     assert site.outcomes(1)[0][2] == gate
-    site.assign(time.sleep, *[0.3] * 5, timeout=1.4)
+    site.assign(time.sleep, *[0.5] * 5, timeout=2.4)
     assert len(site.outcomes(6)) == 6, "each of them has that long, not all together"
     assert len(site.ended(1)) == 1
 
@@ -354,10 +473,11 @@ def test_an_interrupt_is_the_drivers_business(site: Site) -> None:
 
 
 def test_orphans_that_are_to_be_killed(site: Site) -> None:
-    site.start(orphan="kill", orphan_timeout=0.5)
     gate = site.gate()
-    [culprit] = site.assign(site.tasks.wait_for, gate)
-    site.running(gate)
+    with site.with_driver():
+        site.start(orphan="kill", orphan_timeout=1.0)
+        [culprit] = site.assign(site.tasks.wait_for, gate)
+        site.running(gate)
     assert site.exit_code() == 0
     assert (site.ended(1)[0].task, site.ended(1)[0].reason) == (culprit + 1, ASKED)
 
@@ -428,6 +548,27 @@ def start_by_hand(site: Site, version: str | None = None, job: str = "0") -> tup
     command = [sys.executable, bootstrap.__file__, version, site.run.path, job, "0", "0", ""]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=site.directory)
     return done.returncode, done.stderr
+
+
+LENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import bootstrap
+loaded = "functools" in sys.modules
+bootstrap.import_pickle()
+assert "_pickle" in sys.modules
+assert ("functools" in sys.modules) is loaded
+import functools, pickle
+assert functools.lru_cache and functools.partial
+assert pickle.loads(pickle.dumps(functools.partial(int, "12")))() == 12
+assert pickle.loads(pickle.dumps("ab".join))("12") == "1ab2"
+"""
+
+
+def test_what_is_lent_to_pickle_is_taken_back() -> None:
+    words = [sys.executable, "-c", LENT, os.path.dirname(bootstrap.__file__)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_python_says_both_versions(site: Site) -> None:

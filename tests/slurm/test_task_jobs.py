@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -121,7 +122,7 @@ class TestWidth:
     def test_scale(self, here: Path, calls: Calls) -> None:
         with jobs(1) as ex:
             futures = [ex.submit(slurm_work.meet, str(here), n, 3) for n in range(3)]
-            wait_until((here / "here").exists, LIMIT)
+            wait_for_notes(str(here / "here"), 1)
             ex.scale(3)
             assert len({future.result(LIMIT).job for future in futures}) == 3
         assert calls.arrays() == [3]
@@ -133,7 +134,7 @@ class TestWidth:
             first = [ex.submit(local_work.note_and_wait, log, n, str(gate)) for n in range(2)]
             wait_for_notes(log, 2)
             second = [ex.submit(slurm_work.meet, str(here), n, 3) for n in range(4)]
-            wait_until((here / "here").exists, LIMIT)
+            wait_for_notes(str(here / "here"), 1)
             assert calls.arrays() == [2, 4]
             assert local_work.notes(str(here / "here")) == ["0"]
             gate.touch()
@@ -243,6 +244,20 @@ class TestEnds:
         assert caught.value.signal == "SIGKILL"
         assert caught.value.job_id == futures[2].job_id
         assert calls.arrays() == [4]
+
+    @pytest.mark.parametrize(("code", "end"), [(3, "FAILED|3:0"), (0, "FAILED|1:0")])
+    def test_a_lost_task_is_a_failed_job(self, cluster: Cluster, code: int, end: str) -> None:
+        with jobs() as ex:
+            future = ex.submit(os._exit, code)
+            with pytest.raises(WorkerLost) as caught:
+                future.result(LIMIT)
+        assert caught.value.exit_code == code
+        words = ("--noheader", "--parsable2", "--allocations", "--format=State,ExitCode")
+
+        def ended() -> str:
+            return cluster.query("sacct", *words, f"--jobs={future.job_id}").strip()
+
+        wait_until(lambda: ended() == end, LIMIT, ended, 0.2)
 
     def test_of_the_driver(
         self, cluster: Cluster, run: Callable[..., ScriptResult], log: str, gate: Path
