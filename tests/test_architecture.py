@@ -22,7 +22,7 @@ PACKAGE = ROOT / "clusterfutures"
 
 LAYERS = (
     {"__main__", "cli"},
-    {"pipeline", "progress", "report"},
+    {"pipeline"},
     {"executor", "local", "registry", "serial", "session", "slurm", "torque"},
     {"allocation", "clerk", "dispatch", "doorbell"}
     | {"futures", "journal", "obituary", "pace", "queued", "roster"}
