@@ -549,6 +549,14 @@ class Watch:
         self.allocation.cancel_silent()
 
     def _stop(self) -> None:
+        late = [str(ref) for ref in self._peers if ref.slot >= 0]
+        if late and not self.aborting:
+            log.warning(
+                "ending workers that did not leave within %g s of the last task, perhaps for a thread that a "
+                "task has left: %s",
+                STOP_AFTER,
+                ", ".join(late),
+            )
         self.allocation.stop()
         self.allocation.cancel_silent()
 

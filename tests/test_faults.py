@@ -210,6 +210,46 @@ class TestWorkerLost:
             pool.shutdown()
 
 
+class TestLateThread:
+    """A worker waits at its end for the threads of its tasks, as every interpreter does; not for ever."""
+
+    def test_is_waited_for(self, bell: bool, tmp_path: Path, gate: Path) -> None:
+        log = str(tmp_path / "notes")
+        with LocalExecutor(1, doorbell=bell) as pool:
+            assert pool.submit(leave_thread, log, str(gate)).result(LIMIT) == "left"
+            gate.touch()
+        assert work.notes(log) == ["begun", "over"]
+
+    def test_that_takes_too_long_is_ended_with_a_word(
+        self,
+        bell: bool,
+        log: str,
+        gate: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(watch, "STOP_AFTER", 0.5)
+        with LocalExecutor(1, doorbell=bell) as pool:
+            future = pool.submit(leave_thread, log, str(gate))
+            assert future.result(LIMIT) == "left"
+        assert work.notes(log) == ["begun"]
+        (told,) = caplog.messages
+        assert "did not leave within 0.5 s" in told
+        assert told.endswith(f": {future.worker}")
+
+
+def leave_thread(log: str, until: str) -> str:
+    """Return, and leave a thread behind that takes its time."""
+    import threading
+
+    def linger() -> None:
+        work.note_and_wait(log, "begun", until)
+        work.note(log, "over")
+
+    threading.Thread(target=linger).start()
+    return "left"
+
+
 class TestSupervisorLost:
     """A supervisor that is killed takes its workers along, and another one takes over."""
 
