@@ -391,7 +391,9 @@ class Allocation:
     def _miss_one(self, element: Element) -> None:
         now = time.monotonic()
         element.missed = element.missed or now
-        if now - element.missed >= self._scheduler.grace:
+        # At the end nothing more is awaited from it: many servers forget a job as soon as it has ended.
+        grace = self._scheduler.closing_interval if self.closed else self._scheduler.grace
+        if now - element.missed >= grace:
             text = "the scheduler does not know it any more"
             self._ended(element, JobStatus(JobState.UNKNOWN, text=text))
 

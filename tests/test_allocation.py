@@ -791,6 +791,17 @@ def test_an_element_that_is_not_known_for_a_while(world: World) -> None:
     assert not world.gone
 
 
+def test_at_the_end_an_element_that_is_not_known_is_not_waited_for(world: World) -> None:
+    world.turn(1)
+    world.answer(RUNNING)
+    world.allocation.let_go()
+    world.answer(None)
+    assert not world.allocation.empty, "one answer may be wrong"
+    world.later(world.scheduler.closing_interval)
+    world.answer(None)
+    assert world.allocation.empty
+
+
 def test_an_element_that_is_not_known_any_more(world: World) -> None:
     world.turn(2)
     first, second = world.refs
