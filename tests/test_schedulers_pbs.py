@@ -899,6 +899,35 @@ class TestStates:
         assert "before it started" in found.text
 
     @pytest.mark.parametrize("dialect", [TORQUE, OPENPBS], ids=name_of)
+    @pytest.mark.parametrize("status", [{}, {"exit_status": "271"}], ids=["", "271"])
+    def test_removed_since_another_job_failed(self, dialect: Dialect, status: dict[str, str]) -> None:
+        record = {"job_state": ENDED[dialect.name][0], "depend": "afterok:11.head@head", **status}
+        found = dialect.status(record)
+        assert (found.state, found.exit_code) == (JobState.CANCELLED, None)
+        assert "it waited for afterok:11.head@head" in found.text
+
+    @pytest.mark.parametrize("dialect", [TORQUE, OPENPBS], ids=name_of)
+    @pytest.mark.parametrize("code", ["", "0", "1", "271", "137", "-4"])
+    def test_what_is_ending_may_go_back_to_the_queue(self, dialect: Dialect, code: str) -> None:
+        """Which looks the same, until it is there."""
+        found = told(dialect, job_state="E", exit_status=code)
+        assert (found.state, found.ends_as) == (JobState.ENDING, None)
+
+    @pytest.mark.parametrize(
+        ("dialect", "code", "state"),
+        [
+            (TORQUE, "-11", JobState.TIMEOUT),
+            (TORQUE, "-10", JobState.OUT_OF_MEMORY),
+            (OPENPBS, "-29", JobState.TIMEOUT),
+            (OPENPBS, "-27", JobState.OUT_OF_MEMORY),
+        ],
+    )
+    def test_what_is_ending_at_a_limit_does_not(self, dialect: Dialect, code: str, state: JobState) -> None:
+        found = told(dialect, job_state="E", exit_status=code)
+        assert (found.state, found.ends_as) == (JobState.ENDING, state)
+        assert found.text.startswith("E, exit status")
+
+    @pytest.mark.parametrize("dialect", [TORQUE, OPENPBS], ids=name_of)
     def test_purged_while_it_ran(self, dialect: Dialect) -> None:
         """qdel -p, or -Wforce, does not wait for the node to tell."""
         found = told(dialect, job_state=ENDED[dialect.name][0])
@@ -1296,6 +1325,20 @@ class TestStarts:
         scheduler, wanted = self.scheduler(tmp_path, [waits("7[0].srv") + waits("7[1].srv")])
         run_script(wanted.script, PBS_ARRAY_INDEX="0")
         assert self.restarts(scheduler) == [None, 0]
+
+    def test_one_that_ended_before_anybody_asked(self, tmp_path: Path) -> None:
+        """The driver is told of a start, and of its end afterwards."""
+        ended = "Job Id: 7[{}].srv\n    job_state = F\n    exec_host = n1/0\n    Exit_status = 0\n"
+        both = ended.format(0) + ended.format(1)
+        scheduler, wanted = self.scheduler(tmp_path, [runs("7[0].srv") + runs("7[1].srv"), both])
+        run_script(wanted.script, PBS_ARRAY_INDEX="0")
+        run_script(wanted.script, PBS_ARRAY_INDEX="1")
+        assert self.restarts(scheduler) == [0, 0]
+        run_script(wanted.script, PBS_ARRAY_INDEX="0")
+        states = [
+            [status.state for status in scheduler.poll(["7[0].srv", "7[1].srv"]).values()] for _ in range(2)
+        ]
+        assert states == [[JobState.RUNNING, JobState.COMPLETED], [JobState.COMPLETED] * 2]
 
     def test_attempts_that_never_reached_the_script(self, tmp_path: Path) -> None:
         """A prologue that fails: run_count grows, but no supervisor has ever begun."""

@@ -32,7 +32,7 @@ MEANINGS = Meanings(
         "T": JobState.PENDING,  # on its way to another queue
         "M": JobState.UNKNOWN,  # is at another server now
         "R": JobState.RUNNING,
-        "E": JobState.RUNNING,  # its files are being copied
+        "E": JobState.ENDING,  # its files are being copied, or a site's epilogue takes its time
         "S": JobState.SUSPENDED,
         "U": JobState.SUSPENDED,  # its node's owner is at the keyboard
         "X": JobState.COMPLETED,  # an element of an array that has not ended yet

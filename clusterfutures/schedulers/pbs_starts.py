@@ -33,6 +33,7 @@ class Starts:
 
     def __init__(self) -> None:
         self._logs: dict[str, str] = {}
+        self._told: dict[str, int] = {}  # the restarts of each that somebody was told of
 
     def note(self, log: str, ids: list[str]) -> None:
         """These are the elements of a request with this `log`, in order."""
@@ -40,19 +41,32 @@ class Starts:
             self._logs[job_id] = str(index).join(log.rsplit(INDEX, 1))
 
     def counted(self, found: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
-        """The same with the number of restarts of all that have not ended."""
-        known = {
-            job_id: self._logs[job_id]
-            for job_id, status in found.items()
-            if job_id in self._logs and not status.state.ended
-        }
+        """The same with the number of restarts; a start of which nobody was told yet goes before an end."""
+        known = {job_id: self._logs[job_id] for job_id in found if job_id in self._logs}
         starts: dict[str, int] = {}
         for folder in set(map(os.path.dirname, known.values())):
             starts.update(_starts(folder))
         return {
-            job_id: _with_restarts(status, starts.get(known[job_id], 0)) if job_id in known else status
+            job_id: self._with_restarts(job_id, status, starts.get(known[job_id], 0))
+            if job_id in known
+            else status
             for job_id, status in found.items()
         }
+
+    def _with_restarts(self, job_id: str, status: JobStatus, starts: int) -> JobStatus:
+        restarts = max(starts - 1, 0)
+        if status.state.ended:
+            if restarts <= self._told.get(job_id, 0):
+                return status
+            # It was put back, began and ended between two questions.  What it has written belongs to its
+            # last start, and is looked for once that is known; that it has ended, the next answer says.
+            status = JobStatus(JobState.RUNNING, node=status.node, text="begun anew")
+        elif status.state is JobState.PENDING and starts:
+            # It has begun: either since that answer, or before it was put back into the queue.  That it had
+            # been running tells the two apart.
+            return status
+        self._told[job_id] = restarts
+        return status._replace(restarts=restarts)
 
 
 def _starts(folder: str) -> dict[str, int]:
@@ -68,11 +82,3 @@ def _starts(folder: str) -> dict[str, int]:
             path = os.path.join(folder, log)
             found[path] = max(found.get(path, 0), int(number) + 1)
     return found
-
-
-def _with_restarts(status: JobStatus, starts: int) -> JobStatus:
-    if status.state is not JobState.PENDING or not starts:
-        return status._replace(restarts=max(starts - 1, 0))
-    # It has begun: either since that answer, or before it was put back into the queue.  That it had been
-    # running tells the two apart.
-    return status

@@ -114,6 +114,9 @@ COMMON_ENDINGS = {
 }
 """Those that all who descend from the first PBS have in common (JOB_EXEC_* in their sources)."""
 
+CERTAIN = (JobState.TIMEOUT, JobState.OUT_OF_MEMORY)
+"""How a job that is ending will have ended for good; with any other exit code it may be queued again."""
+
 _unknown: set[str] = set()
 
 
@@ -128,6 +131,9 @@ def status(record: Record, meanings: Meanings) -> JobStatus:
     state = meanings.states[letter]
     if state.ended:
         return _ended(record, letter, meanings.endings)
+    if state is JobState.ENDING:
+        known = _ended(record, letter, meanings.endings)
+        return known._replace(state=state, ends_as=known.state if known.state in CERTAIN else None)
     comment = record.get("comment", "") if state is JobState.PENDING else ""
     return JobStatus(
         state,
@@ -156,9 +162,10 @@ def _time_left(record: Record) -> Optional[float]:
 def _ended(record: Record, letter: str, endings: Mapping[int, Ending]) -> JobStatus:
     where = node(record)
     text = record.get("exit_status", "")
+    if where is None and text in ("", str(TERMINATED)):  # the latter after a dependency that has failed
+        waited = f"; it waited for {record['depend']}" if "depend" in record else ""
+        return JobStatus(JobState.CANCELLED, text=f"{letter} (removed before it started{waited})")
     if not re.fullmatch(r"-?\d+", text):
-        if where is None:
-            return JobStatus(JobState.CANCELLED, text=f"{letter} (removed before it started)")
         return JobStatus(JobState.FAILED, node=where, text=f"{letter} (without an exit status)")
     code = int(text)
     text = f"{letter}, exit status {code}"

@@ -28,7 +28,7 @@ MEANINGS = Meanings(
         "W": JobState.PENDING,  # waits for its time
         "T": JobState.PENDING,  # on its way to another queue
         "R": JobState.RUNNING,
-        "E": JobState.RUNNING,  # its files are being copied
+        "E": JobState.ENDING,  # its files are being copied, or a site's epilogue takes its time
         "S": JobState.SUSPENDED,
         "C": JobState.COMPLETED,
     },

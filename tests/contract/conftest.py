@@ -6,6 +6,7 @@ import multiprocessing.spawn
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ import pytest
 from tests.contract import work
 from tests.contract.checks import script_header
 from tests.contract.executors import CASES, EVERYDAY, Case
+from tests.pbs import DOORS, door, real_name
 from tests.support import ScriptResult, check_no_process_left
 
 HERE = Path(__file__).parent
-TEST_TIMEOUT = 60
+TEST_TIMEOUT = 120
+REAL_TEST_TIMEOUT = 300  # on a server that is not ours, what is submitted may take its time to start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """No test of this suite may hang."""
+    seconds = REAL_TEST_TIMEOUT if real_name() else TEST_TIMEOUT
     for item in items:
         if HERE in Path(item.path).parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT))
+            item.add_marker(pytest.mark.timeout(seconds))
             # Forking a process that has threads is what ProcessPoolExecutor and some users do.
             item.add_marker(pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"))
 
@@ -49,7 +53,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test on the executors that ``--executors`` names."""
     if "case" in metafunc.fixturenames:
         wanted = metafunc.config.getoption("--executors")
-        names = {"everyday": EVERYDAY, "all": tuple(CASES)}.get(wanted) or wanted.split(",")
+        everyday = (real,) if (real := real_name()) else EVERYDAY
+        names = {"everyday": everyday, "all": tuple(CASES)}.get(wanted) or wanted.split(",")
         metafunc.parametrize("case", names, indirect=True, scope="module")
 
 
@@ -57,32 +62,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The executor under test; when a module is done with it, no process of it may be left."""
     found = CASES[request.param]
-    if found.service:
-        request.getfixturevalue(found.service)
-    yield found
-    check_no_process_left()
+    with service(found, request):
+        yield found
+        check_no_process_left()
 
 
-def stand_in(dialect: str) -> Iterator[None]:
-    """Have the commands of a PBS on PATH, which only one can be at a time."""
-    from tests.pbs import shared
-
-    site = shared(dialect)
-    site.activate()
-    yield
-    site.deactivate()
-
-
-@pytest.fixture(scope="module")
-def torque() -> Iterator[None]:
-    """The stand-in for TORQUE."""
-    yield from stand_in("torque")
-
-
-@pytest.fixture(scope="module")
-def openpbs() -> Iterator[None]:
-    """The stand-in for OpenPBS."""
-    yield from stand_in("openpbs")
+@contextmanager
+def service(case: Case, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the batch system running that an executor needs, its commands on PATH."""
+    if case.service == "slurm":
+        request.getfixturevalue("slurm")
+    with door(case.service) if case.service in DOORS else nullcontext():
+        yield
 
 
 class SharedPool:

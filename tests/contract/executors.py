@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import json
 import multiprocessing
 import os
 import sys
@@ -41,6 +42,8 @@ class Trait(enum.Enum):
     EXIT_IN_PICKLING = "SystemExit while an argument is pickled ends no thread of the executor"
     NO_WAIT = "shutdown(wait=False) is safe with tasks unfinished, also if the program ends or a worker dies"
     SURVIVES_FORK = "in a forked child the executor refuses to work, and says so"
+    NEW_AFTER_FORK = "a forked child can make an executor of its own although its parent has had one"
+    LONG_TMPDIR = "the name of the directory for temporary files may be long"
     CANCEL_THEN_SHUTDOWN = "shutdown just after a task was cancelled returns"
     CRASH_THEN_EXIT = "the interpreter ends although a worker died"
     SUBMIT_AFTER_CRASH = "the done-callback of a lost task may submit"
@@ -53,8 +56,8 @@ class Case(NamedTuple):
     `name` is its pytest id; `location` is ``module:class``; `traits` gives, for each trait that it has,
     the reason, `lacks` the same for those that it lacks where that needs one; `options` are always
     passed to the class; `start_method` names the multiprocessing context that it is given as
-    `mp_context` (none where that is None); `service` is the batch system that it needs, if any: "slurm",
-    "torque" or "openpbs".  Then it gets run directories that stay out of the working directory.
+    `mp_context` (none where that is None); `service` is the batch system that it needs, if any: "slurm", or
+    one of `tests.pbs.DOORS`.  Then it gets run directories that stay out of the working directory.
     """
 
     name: str
@@ -99,6 +102,8 @@ def _standard_traits(start_method: str) -> dict[Trait, str]:
         traits[Trait.INITARGS_TRAVEL] = "a fresh interpreter gets them through a pipe"
         if sys.version_info >= (3, 11):
             traits[Trait.MAX_TASKS] = "new in 3.11, and refused with fork"
+    if start_method != "forkserver":
+        traits[Trait.NEW_AFTER_FORK] = traits[Trait.LONG_TMPDIR] = "workers are started by the program itself"
     if sys.version_info >= (3, 11):
         traits[Trait.CANCEL_THEN_SHUTDOWN] = "mended in 3.11 (python/cpython#94440)"
     if sys.version_info >= (3, 12):
@@ -122,6 +127,8 @@ STANDARD_LACKS = {
     Trait.NO_WAIT: "often hangs, python/cpython#83386",
     Trait.SHUTDOWN_IN_CALLBACK: "its thread cannot join itself",
     Trait.SURVIVES_FORK: "in the child, futures never end",
+    Trait.NEW_AFTER_FORK: "the child takes its parent's fork server for its own: ChildProcessError",
+    Trait.LONG_TMPDIR: "the fork server's socket is in it: OSError",
     Trait.BUFFERSIZE: "new in 3.14",
     Trait.STOPS_WORKERS: "new in 3.14",
 }
@@ -161,24 +168,38 @@ OWN_TRAITS = {
     Trait.EXIT_IN_PICKLING: "submit pickles in the caller's thread, where it is the caller's own",
     Trait.NO_WAIT: "the interpreter waits for submitted work and then ends",
     Trait.SURVIVES_FORK: "hooks and finalizers act in the process that made them only",
+    Trait.NEW_AFTER_FORK: "there is nothing that two executors share",
+    Trait.LONG_TMPDIR: "sockets are elsewhere then",
     Trait.SHUTDOWN_IN_CALLBACK: "no thread waits for itself",
 }
+
+# What a real PBS wants to be told beside, such as {"account": "physics", "arrays": false}.
+PBS_OPTIONS: Mapping[str, Any] = json.loads(os.environ.get("CLUSTERFUTURES_TEST_PBS_OPTIONS", "{}"))
+
+
+def _pbs(name: str) -> Case:
+    """Its service has the same name; OpenPBS is asked for as today's sites do."""
+    location = f"clusterfutures:{'PBSExecutor' if name == 'openpbs' else 'TorqueExecutor'}"
+    return Case(name, location, OWN_TRAITS, PBS_OPTIONS, service=name)
+
 
 CASES = {
     case.name: case
     for case in [
         *([_standard("fork")] if hasattr(os, "fork") else []),
         _standard("spawn"),
+        *([_standard("forkserver")] if "forkserver" in multiprocessing.get_all_start_methods() else []),
         Case("local", "clusterfutures:LocalExecutor", OWN_TRAITS),
         Case("local-polling", "clusterfutures:LocalExecutor", OWN_TRAITS, {"doorbell": False}),
         Case("slurm", "clusterfutures:SlurmExecutor", OWN_TRAITS, service="slurm"),
         Case(
             "slurm-polling", "clusterfutures:SlurmExecutor", OWN_TRAITS, {"doorbell": False}, service="slurm"
         ),
-        Case("torque", "clusterfutures:TorqueExecutor", OWN_TRAITS, service="torque"),
-        Case("openpbs", "clusterfutures:PBSExecutor", OWN_TRAITS, service="openpbs"),
+        _pbs("torque"),
+        _pbs("openpbs"),
+        _pbs("torque-slurm"),  # Debian's Torque commands in front of Slurm
     ]
 }
 
-EVERYDAY = ("local", "local-polling")
+EVERYDAY = ("local",)
 """What the suite runs on unless told otherwise: ours, where no service is needed."""

@@ -124,7 +124,8 @@ if __name__ == "__main__":
 
 
 @needs_fork
-def test_forked_child_with_an_executor_of_its_own(script: Script) -> None:
+def test_forked_child_with_an_executor_of_its_own(case: Case, script: Script) -> None:
+    needs(case, Trait.NEW_AFTER_FORK)
     result = script(
         """
 import warnings
@@ -442,6 +443,7 @@ if __name__ == "__main__":
 
 
 def test_hostile_directories(case: Case, hostile_tmp_path: Path) -> None:
+    needs(case, Trait.LONG_TMPDIR)
     body = """
 def where():
     return os.getcwd()

@@ -1,20 +1,38 @@
-"""Stand-ins for TORQUE and OpenPBS, which Debian does not have, and what is tested on them.
+"""TORQUE and OpenPBS for the tests: stand-ins, which Debian lacks, and what is tested on them.
 
-``python -m tests.pbs torque`` starts one by hand.
+``python -m tests.pbs torque`` starts a stand-in by hand.
 
-`shared` is the site of all tests that leave it as it was.  Others start a `Site` of their own, which takes a
-fifth of a second.
+`shared` is the stand-in of all tests that leave it as it was.  Others start a `Site` of their own, which
+takes a fifth of a second.
+
+Tests of TorqueExecutor come through a `door`: to a stand-in, or to Debian's Torque commands in front of the
+Slurm of `tests.slurm`.  With ``CLUSTERFUTURES_TEST_PBS`` in the environment they run on a real server
+instead, the one whose qsub, qstat and qdel are on PATH: ``torque`` or ``openpbs`` says which one it must be,
+``auto`` takes what there is.  Then the contract suite runs on it alone unless ``--executors`` says otherwise,
+and so do the tests of endings.  Their directories must be visible on the nodes: ``--basetemp`` chooses where
+they are.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
+import os
+import shutil
 import sys
 import threading
+from typing import Optional
 
+from tests import slurm
+from tests.pbs.door import VARIABLE, Door
 from tests.pbs.site import DIALECTS, Site
 
-__all__ = ["DIALECTS", "Site", "require", "shared", "shared_logs"]
+__all__ = ["DIALECTS", "DOORS", "Door", "Site", "door", "real_name", "require", "shared", "shared_logs"]
+
+DOORS = (*DIALECTS, "torque-slurm")
+"""The names of all doors, as in the contract suite."""
+
+_REAL = {"torque": "torque", "openpbs": "openpbs", "slurm": "torque-slurm"}
 
 _lock = threading.Lock()
 _shared: dict[str, Site] = {}
@@ -26,6 +44,53 @@ def require() -> None:
         import pytest  # here, since scripts and people start sites without it
 
         pytest.skip("the stand-ins for PBS run on Linux")
+
+
+@functools.cache
+def real_name() -> Optional[str]:
+    """The name of the real server's door, None if the tests are not to run on one.
+
+    Ends pytest if ``CLUSTERFUTURES_TEST_PBS`` is not what is there; SubmissionError if nothing is.
+    """
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return None
+    from clusterfutures.schedulers.pbs import PbsScheduler
+
+    found = PbsScheduler().dialect.name
+    if wanted not in ("auto", found):
+        import pytest
+
+        raise pytest.UsageError(f"{VARIABLE} is {wanted!r}; the PBS on PATH is {found!r} by qstat --version")
+    return _REAL[found]
+
+
+def door(name: str) -> Door:
+    """The PBS with this name of `DOORS`; what it needs is started.
+
+    The test that asks is skipped if it is not there, or not the real server that the tests are to run on.
+    """
+    real = real_name()
+    if real is not None:
+        if real != name:
+            import pytest
+
+            pytest.skip(f"{VARIABLE}: the tests run on the real {real}")
+        return Door(name, real=True)
+    if name in DIALECTS:
+        return Door(name, site=shared(name))
+    _require_wrappers()
+    slurm.shared()
+    return Door(name)
+
+
+def _require_wrappers() -> None:
+    """Skip the test that is running if there is no qsub; where the variable CI is set, fail it."""
+    if shutil.which("qsub") is None:
+        import pytest
+
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop("not installed: qsub, qstat, qdel; try: apt-get install slurm-wlm-torque")
 
 
 def shared(dialect: str) -> Site:

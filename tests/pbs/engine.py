@@ -19,6 +19,7 @@ from tests.pbs.units import format_time
 SAMPLE = 0.5  # seconds between two looks at what jobs use
 SETTLE = 0.02  # seconds between two looks at what a job has left running
 JAM = 20.0  # seconds that it takes to digest an array that is too large
+ABORTED = -4  # the exit status of a job that a node finds among its files when it is started (INITABT)
 LINGER = 2.0  # seconds for which a job is exiting whose output cannot be delivered
 
 
@@ -102,6 +103,23 @@ class Engine:
         """Kill a job's processes behind the server's back."""
         for part in job.elements or [job]:
             self._mom.signal(part, signal.SIGKILL)
+
+    def crash(self, job: Job) -> None:
+        """The node of a running job is started anew; the server hears of it."""
+        job.crashed = True
+        self.kill(job)
+
+    def purge(self, job: Job) -> None:
+        """Let go of a job, whatever becomes of its processes, which are killed."""
+        self.kill(job)
+        for part in [job, *job.elements]:
+            self._waiting.pop(part.id, None)
+            del self.jobs[part.id]
+
+    def expire(self, job: Job) -> None:
+        """The wall time of a running job is over."""
+        job.walltime = 0.0
+        self._check_walltime(job, job.status.session)
 
     def forget(self) -> None:
         """Let go of jobs that ended long ago, unless another waits for more than them."""
@@ -235,6 +253,8 @@ class Engine:
         self._settle(job, first, time.time() + self._settings.kill_delay)
 
     def _exit_status(self, job: Job, outcome: int) -> Optional[int]:
+        if job.crashed:
+            return ABORTED
         if job.verdict:
             return self._manners.exceeded[job.verdict]
         return os.WEXITSTATUS(outcome) if os.WIFEXITED(outcome) else 256 + os.WTERMSIG(outcome)

@@ -118,6 +118,7 @@ class Job:
         self.walltime = request.walltime
         self.usage: Optional[Usage] = None  # until somebody has looked
         self.verdict = ""  # the limit that it has exceeded
+        self.crashed = False  # its node was lost
         self.rerun = False  # it goes back to the queue when it has ended
         self._history = [Status(State.QUEUED, request.submitted)]
 

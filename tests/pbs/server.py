@@ -50,6 +50,12 @@ class Server:
         dialect_class, qstat = DIALECTS[settings.dialect]
         dialect = dialect_class(settings)
         self._engine = Engine(settings, dialect, Mom(self._directory, dialect))
+        self._events = {
+            "kill": self._engine.kill,
+            "crash": self._engine.crash,
+            "purge": self._engine.purge,
+            "expire": self._engine.expire,
+        }
         self._commands = Commands(self._engine, dialect, qstat)
         self._users: Optional[asyncio.AbstractServer] = None
         self._over = asyncio.Event()
@@ -103,8 +109,8 @@ class Server:
         unfinished = [job for job in jobs.values() if job.status.state is not State.FINISHED]
         if request == "down":
             self._down()
-        elif request == "kill":
-            self._engine.kill(jobs[job_id])
+        elif request in self._events:
+            self._events[request](jobs[job_id])
         elif request == "cancel":
             for job in unfinished:
                 self._engine.delete(job)

@@ -209,6 +209,18 @@ class Site:
         """Kill all processes of a job (SIGKILL), as the kernel does when a node has no memory left."""
         self._control("kill", job_id)
 
+    def crash_node(self, job_id: str) -> None:
+        """The node of this running job is switched off and on again; the server tells of it."""
+        self._control("crash", job_id)
+
+    def purge_job(self, job_id: str) -> None:
+        """The server forgets a job, as when its node is gone for good; its processes are killed."""
+        self._control("purge", job_id)
+
+    def expire_job(self, job_id: str) -> None:
+        """A running job's wall time ends now."""
+        self._control("expire", job_id)
+
     @contextmanager
     def held(self, command: str) -> Iterator[None]:
         """Within this, a command does its work, but ends when this has ended."""
