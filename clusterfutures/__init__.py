@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         WorkerLost,
         WorkerStartError,
     )
+    from clusterfutures.executor import View
     from clusterfutures.futures import ClusterFuture
     from clusterfutures.local import LocalExecutor
     from clusterfutures.registry import Detected, detect, get_executor, register
@@ -57,6 +58,7 @@ _HOME = {
     "PBSExecutor": "torque",
     "TorqueExecutor": "torque",
     "ClusterFuture": "futures",
+    "View": "executor",
     "TaskContext": "context",
     "current_task": "context",
     "SerialExecutor": "serial",
@@ -109,6 +111,7 @@ __all__ = [
     "TaskTimeout",
     "TimeLimitReached",
     "TorqueExecutor",
+    "View",
     "WorkerLost",
     "WorkerStartError",
     "__version__",

@@ -137,7 +137,7 @@ class Dispatcher:
                 if member is None:
                     return False
                 run = Run.lone(self._register(future), style, function, body, self._futures, policy)
-                future.begin(member.post)
+                future._begin(member.post)
                 member.take([run])
             if self.run.shared:
                 self.journal.publish()  # the function, which may be new

@@ -41,18 +41,18 @@ from typing import Any, Literal, Optional, TypeVar
 from clusterfutures import payload
 from clusterfutures.allocation import FAILED_STARTS, GATHER, Recipe
 from clusterfutures.dispatch import Dispatcher
-from clusterfutures.errors import OptionError
 from clusterfutures.futures import ClusterFuture, Row, Settled
 from clusterfutures.journal import Function, Policy
 from clusterfutures.options import (
-    TASK_OPTIONS,
     ExecutorOptions,
     check_executor,
-    task_option,
+    check_initargs,
+    job_options,
+    patience,
+    task_options,
     whole_number,
 )
 from clusterfutures.records import CALL, ITEM, STAR
-from clusterfutures.resources import check_resources
 from clusterfutures.schedulers.base import Scheduler
 from clusterfutures.session import Session, Settings
 from clusterfutures.specification import SLOTS, Specification
@@ -108,12 +108,12 @@ class Submitter(Executor):
     ) -> Iterator[T]:
         """The results of ``fn(a, b, ...)`` for each row of the zipped `iterables`, in order.
 
-        Items are pickled before this returns; with `buffersize` only so many, and another one for each
-        result that is taken.  Tasks travel in bundles whose size follows from how long they take, so
-        `chunksize` is checked and otherwise ignored.  `timeout` is in seconds from this call; the iterator
-        raises TimeoutError when it has passed.  An item's exception is raised in its place, when the
-        results of all items before it have been given; it ends the iterator.  That, as closing it, cancels
-        what has not started.
+        Items are pickled before this returns; with `buffersize` only so many, and further ones as results
+        are taken, in portions of up to a sixteenth of it.  Tasks travel in bundles whose size follows from
+        how long they take, so `chunksize` is checked and otherwise ignored.  `timeout` is in seconds from
+        this call; the iterator raises TimeoutError when it has passed.  An item's exception is raised in its
+        place, when the results of all items before it have been given; it ends the iterator.  That, as
+        closing it, cancels what has not started.
 
         >>> from clusterfutures import LocalExecutor
         >>> with LocalExecutor(2) as ex:
@@ -152,13 +152,11 @@ class Submitter(Executor):
         chunksize: int,
         buffersize: Optional[int],
     ) -> Iterator[T]:
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        deadline = None if timeout is None else time.monotonic() + timeout
+        whole_number("chunksize", chunksize, least=1)
+        if buffersize is not None:
+            buffersize = whole_number("buffersize", buffersize, least=1)
+        wait = patience("timeout", timeout)
+        deadline = None if wait is None else time.monotonic() + wait
         dispatcher = self._session.start()
         row = Row(dispatcher.note_cancelled)
         try:
@@ -186,14 +184,10 @@ class Submitter(Executor):
 
         Raises OptionError for one that is unknown or cannot be read.
         """
-        own = {name: value for name, value in options.items() if name in TASK_OPTIONS}
-        needs = {name: value for name, value in options.items() if name not in TASK_OPTIONS}
-        if not self._session.settings.shared:
-            for name in needs:
-                raise OptionError.unknown(name, TASK_OPTIONS)
-        policy = _with(self._policy, own)
+        needs = job_options(options, cluster=self._session.settings.shared)
+        policy = self._policy._replace(**task_options(options))
         if needs:
-            policy = policy._replace(kind=self._session.kind(check_resources(needs), policy.kind))
+            policy = policy._replace(kind=self._session.kind(needs, policy.kind))
         return View(self, policy)
 
     def explain(self) -> str:
@@ -213,69 +207,22 @@ class Submitter(Executor):
         """
         return self._session.scheduler.test_only(self._session.request(self._policy.kind))
 
-
-class View(Submitter):
-    """An executor with other options; what is not about single tasks is the executor's own affair."""
-
-    def __init__(self, of: Submitter, policy: Policy) -> None:
-        self._of = of
-        self._session = of._session
-        self._policy = policy
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut down the executor that this is a view of."""
-        self._of.shutdown(wait=wait, cancel_futures=cancel_futures)
-
-
-class ClusterExecutor(Submitter):
-    """The base of all executors: `concurrent.futures.Executor`, and what a scheduler adds to it."""
-
-    _shared = True
-    _orphan_timeout = 600.0
-
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        max_workers: int,
-        initializer: Optional[Callable[..., object]],
-        initargs: tuple[Any, ...],
-        options: Mapping[str, Any],
-    ) -> None:
-        settings = check_executor(options, max_workers, initializer, cluster=self._shared)
-        scheduler.check(settings.resources)
-        self._max_workers = max_workers = settings.max_workers
-        self._policy = _with(Policy(), {name: options[name] for name in TASK_OPTIONS if name in options})
-        self._session = Session(
-            Settings(
-                max_workers=max_workers,
-                max_tasks=settings.max_tasks_per_child or 0,
-                run_dir=settings.run_dir,
-                run_parent=self._run_parent(),
-                keep=settings.keep,
-                doorbell=settings.doorbell,
-                host=settings.host,
-                idle_timeout=settings.idle_timeout,
-                job_per_task=settings.job_per_task,
-                max_queued=settings.max_queued,
-                shared=self._shared,
-            ),
-            scheduler,
-            settings.resources,
-            _recipe_maker(settings, self._shared, self._orphan_timeout),
-            None if initializer is None else (initializer, initargs),
-        )
-        finalizer = weakref.finalize(self, _forget, self._session)
-        # The session has its own way at the interpreter's end.
-        finalizer.atexit = False  # type: ignore[misc,unused-ignore]  # typeshed of mypy 1.19 and older
-
-    def _run_parent(self) -> str:
-        return os.path.join(os.getcwd(), ".clusterfutures")
-
     # -- the run --------------------------------------------------------------------------------
 
     @property
+    def _max_workers(self) -> int:
+        """How many workers there may be: private in the standard library, and read by many."""
+        return self._session.dispatcher.max_workers
+
+    @property
     def run_dir(self) -> str:
-        """The run's directory."""
+        """The run's directory, an absolute path.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     sorted(os.listdir(ex.run_dir))
+        ['jobs', 'key', 'run.json']
+        """
         return self._session.run_dir
 
     @property
@@ -294,7 +241,7 @@ class ClusterExecutor(Submitter):
         ...     ex.wait_for_workers(2), ex.active_workers
         (True, 2)
         """
-        count = whole_number("count", count, least=0)
+        count, timeout = whole_number("count", count, least=0), patience("timeout", timeout)
         if count > self._max_workers:
             raise ValueError(f"{count} workers are more than max_workers={self._max_workers}; see scale()")
         dispatcher = self._session.start()
@@ -302,13 +249,28 @@ class ClusterExecutor(Submitter):
         return dispatcher.wait_for_workers(count, timeout)
 
     def scale(self, count: int) -> None:
-        """Set `max_workers` to `count`; surplus workers finish what they have and leave, idle ones first."""
-        count = whole_number("count", count, least=1)
-        self._max_workers = count
-        self._session.scale(count)
+        """Set `max_workers` to `count`; surplus workers finish what they have and leave, idle ones first.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     ex.scale(3)
+        ...     ex.wait_for_workers(3)
+        True
+        """
+        self._session.scale(whole_number("count", count, least=1))
 
     def flush(self) -> None:
-        """Return when everything submitted so far is in the run directory."""
+        """Return when everything submitted so far is in the run directory.
+
+        It is there within a tenth of a second in any case, unless the machine is too busy for that.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     futures = [ex.submit(abs, n) for n in range(100)]
+        ...     ex.flush()
+        ...     os.path.getsize(os.path.join(ex.run_dir, "tasks.000000")) > 0
+        True
+        """
         self._session.dispatcher.flush()
 
     # -- the end --------------------------------------------------------------------------------
@@ -317,6 +279,14 @@ class ClusterExecutor(Submitter):
         """Take no more tasks; see `concurrent.futures.Executor.shutdown`.
 
         With `wait`, returns when all tasks are done, all workers have left and all jobs have ended.
+        With `cancel_futures`, tasks that have not started are cancelled.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> ex = LocalExecutor(1)
+        >>> futures = [ex.submit(time.sleep, 0.2) for _ in range(100)]
+        >>> ex.shutdown(cancel_futures=True)
+        >>> futures[-1].cancelled()
+        True
         """
         self._session.close(wait, cancel_futures)
 
@@ -328,16 +298,93 @@ class ClusterExecutor(Submitter):
         return False
 
     def terminate_workers(self) -> None:
-        """End all workers with SIGTERM, and shut down; pending tasks are cancelled, running ones fail."""
+        """End all workers with SIGTERM, and shut down; pending tasks are cancelled, running ones fail.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1, keep="never") as ex:
+        ...     future = ex.submit(lambda: print("begun") or time.sleep(3600))
+        ...     while not future.stdout():
+        ...         time.sleep(0.01)
+        ...     ex.terminate_workers()
+        ...     print(future.exception())
+        task 0 was ended, on worker ...: ...
+        """
         self._end_workers(15)
 
     def kill_workers(self) -> None:
-        """End all workers with SIGKILL, and shut down; pending tasks are cancelled, running ones fail."""
+        """End all workers with SIGKILL, and shut down; pending tasks are cancelled, running ones fail.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2, keep="never") as ex:
+        ...     future = ex.submit(lambda: print("begun") or time.sleep(3600))
+        ...     while not future.stdout():
+        ...         time.sleep(0.01)
+        ...     ex.kill_workers()
+        ...     future.exception().signal
+        'SIGKILL'
+        """
         self._end_workers(9)
 
     def _end_workers(self, number: int) -> None:
         self._session.close(wait=False, cancel=True)
         self._session.signal_workers(number)
+
+
+class View(Submitter):
+    """An executor with other options for its tasks, as :meth:`LocalExecutor.options` returns it.
+
+    All else it shares with its executor: workers, run directory, and the end.
+    """
+
+    def __init__(self, of: Submitter, policy: Policy) -> None:
+        self._of = of  # kept, since an executor that nobody holds any more shuts down
+        self._session = of._session
+        self._policy = policy
+
+
+class ClusterExecutor(Submitter):
+    """The base of all executors: `concurrent.futures.Executor`, and what a scheduler adds to it."""
+
+    _shared = True
+    _orphan_timeout = 600.0
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        max_workers: int,
+        initializer: Optional[Callable[..., object]],
+        initargs: tuple[Any, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        settings = check_executor(options, max_workers, initializer, cluster=self._shared)
+        arguments = check_initargs(initargs)
+        scheduler.check(settings.resources)
+        self._policy = Policy(**task_options(options))
+        self._session = Session(
+            Settings(
+                max_workers=settings.max_workers,
+                max_tasks=settings.max_tasks_per_child or 0,
+                run_dir=settings.run_dir,
+                run_parent=self._run_parent(),
+                keep=settings.keep,
+                doorbell=settings.doorbell,
+                host=settings.host,
+                idle_timeout=settings.idle_timeout,
+                job_per_task=settings.job_per_task,
+                max_queued=settings.max_queued,
+                shared=self._shared,
+            ),
+            scheduler,
+            settings.resources,
+            _recipe_maker(settings, self._shared, self._orphan_timeout),
+            None if initializer is None else (initializer, arguments),
+        )
+        finalizer = weakref.finalize(self, _forget, self._session)
+        # The session has its own way at the interpreter's end.
+        finalizer.atexit = False  # type: ignore[misc,unused-ignore]  # typeshed of mypy 1.19 and older
+
+    def _run_parent(self) -> str:
+        return os.path.join(os.getcwd(), ".clusterfutures")
 
 
 class _Feeder:
@@ -356,12 +403,14 @@ class _Feeder:
         self._dispatcher, self._row, self._function = dispatcher, row, function
         self._style, self._items, self._policy, self._name = style, items, policy, name
 
-    def feed(self, limit: Optional[int]) -> None:
-        """Submit up to `limit` items, all of them if it is None."""
+    def feed(self, limit: Optional[int], portion: int = 1) -> None:
+        """Submit up to `limit` items, all if it is None; the first `portion` are handed over together.
+
+        The first items start at once, then; and ever more of those that follow go together.
+        """
         items = self._items if limit is None else islice(self._items, limit)
         bodies: list[bytes] = []
         parents: list[Future[Any]] = []
-        portion = 1  # the first items start at once; then ever more are handed over together
         dumps, keep, name = payload.dumps_item, self._dispatcher.journal.keep, self._name
         try:
             for item in items:
@@ -403,15 +452,10 @@ class _Feeder:
             nonlocal taken
             taken += 1
             if taken >= portion:
-                self.feed(taken)
+                self.feed(taken, PORTION)  # it is the rest that keeps the workers busy
                 taken = 0
 
         return one_taken
-
-
-def _with(policy: Policy, options: Mapping[str, Any]) -> Policy:
-    changes: dict[str, Any] = {name: task_option(name, value) for name, value in options.items()}
-    return policy._replace(**changes)
 
 
 def _name(fn: Callable[..., Any]) -> str:

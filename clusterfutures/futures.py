@@ -56,6 +56,13 @@ class ClusterFuture(Future[T]):
     ...     future = ex.submit(print, "from the worker")
     >>> future.stdout().strip(), future.attempt, future.exit_code
     ('from the worker', 0, 0)
+
+    >>> with LocalExecutor(1) as ex:
+    ...     future = ex.submit(time.sleep, 0.2)
+    >>> future.queue_time > 0, future.wall_time >= 0.2, future.cpu_time < future.wall_time
+    (True, True, True)
+    >>> print(future.worker, "on", future.node)
+    0.0.0-0.0 on ...
     """
 
     task: Optional[int] = None
@@ -73,7 +80,7 @@ class ClusterFuture(Future[T]):
         self._hold = dispatcher.hold
         self._submitted = time.monotonic()
 
-    def begin(self, post: Post) -> None:
+    def _begin(self, post: Post) -> None:
         """It starts at `post` before anybody has seen it, and could have cancelled it."""
         self._post = post
         self._state = "RUNNING"
@@ -115,7 +122,14 @@ class ClusterFuture(Future[T]):
 
     @property
     def state(self) -> str:
-        """One of "PENDING", "RUNNING", "CANCELLED" and "FINISHED"."""
+        """One of "PENDING", "RUNNING", "CANCELLED" and "FINISHED".
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     done, waits = ex.submit(abs, -1), ex.submit(abs, Future())
+        ...     done.result(), done.state, waits.state, waits.cancel(), waits.state
+        (1, 'FINISHED', 'PENDING', True, 'CANCELLED')
+        """
         state: str = self._state
         return "CANCELLED" if state.startswith("CANCELLED") else state
 
@@ -165,7 +179,15 @@ class ClusterFuture(Future[T]):
         return self._dispatcher.printed(self, "stdout")
 
     def stderr(self) -> str:
-        """What the task has written to standard error, so far or in all."""
+        """What the task has written to standard error, so far or in all.
+
+        >>> import os
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     future = ex.submit(os.write, 2, b"12 picks are doubtful")
+        >>> future.stderr()
+        '12 picks are doubtful'
+        """
         return self._dispatcher.printed(self, "stderr")
 
 
@@ -200,9 +222,9 @@ class Settled:
                 if self.status == RAISED:
                     error = payload.loads_error(self.body)
                 else:
-                    value = payload.loads_result(self.body)
-            except BaseException as problem:  # a result's own __setstate__ may raise anything
-                error = _not_rebuilt(problem)
+                    value = _value(self.body)
+            except BaseException as problem:  # a result's own __setstate__ may raise SystemExit, too
+                error = problem
         if error is None:
             future.set_result(value)
         else:
@@ -211,12 +233,17 @@ class Settled:
             self.error = error = None
 
 
-def _not_rebuilt(problem: BaseException) -> BaseException:
-    from clusterfutures.errors import TaskPicklingError
+def _value(body: bytes) -> Any:
+    """What a task has returned; raises TaskPicklingError, which names what is in it, if it cannot be had."""
+    try:
+        return payload.loads_result(body)
+    except Exception as problem:  # of the user's classes: any
+        from clusterfutures.errors import TaskPicklingError
 
-    error = TaskPicklingError(f"the task returned, but its result cannot be unpickled here: {problem!r}")
-    error.__cause__ = problem
-    return error
+        names = ", ".join(payload.names_in(body))
+        of = f", made of {names}," if names else ""
+        text = f"the task returned, but its result{of} cannot be unpickled here: {problem!r}"
+        raise TaskPicklingError(text) from problem
 
 
 class Failed:
@@ -384,7 +411,7 @@ class Row:
                     piece.slots[index] = None  # results are freed while the caller iterates
                     if type(slot) is not bytes:
                         _raise(slot)
-                    yield payload.loads_result(slot)
+                    yield _value(slot)
                     del slot
                     if refill is not None:
                         refill()

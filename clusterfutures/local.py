@@ -78,7 +78,7 @@ class LocalExecutor(ClusterExecutor):
     ) -> None:
         workers = usable_cpus() if max_workers is None else max_workers
         options["max_tasks_per_child"] = max_tasks_per_child
-        super().__init__(LocalScheduler(), workers, initializer, tuple(initargs), options)
+        super().__init__(LocalScheduler(), workers, initializer, initargs, options)
 
     def _run_parent(self) -> str:
         return tempfile.gettempdir()

@@ -16,6 +16,9 @@ from clusterfutures.errors import OptionError
 from clusterfutures.resources import ELSEWHERE, check_resources, known_names
 from clusterfutures.specification import SLOTS
 
+CONTRACT = ("max_workers", "mp_context", "initializer", "initargs")
+"""What every executor takes beside its options."""
+
 TASK_OPTIONS = ("retries", "timeout")
 """Options that can differ from task to task: ``ex.options(...)``."""
 
@@ -116,9 +119,27 @@ def _split(options: Mapping[str, Any], cluster: bool) -> tuple[dict[str, Any], d
                 raise OptionError(f"{given[true_name]} and {name} are the same option: give one of them")
             own[true_name], given[true_name] = value, name
         elif name not in describing:
-            names = (*known, *describing, "initargs", "initializer", "max_workers")
-            raise OptionError.unknown(name, names)
+            raise _refusal(name, (*known, *describing, *CONTRACT), cluster)
     return own, check_resources({name: options[name] for name in options if name in describing})
+
+
+def _refusal(name: str, usable: Iterable[str], cluster: bool) -> OptionError:
+    """The error for an option that cannot be given where the `usable` ones can."""
+    if not cluster and name in (*CLUSTER_OPTIONS, *known_names()):
+        return OptionError(
+            f"unknown option {name!r}: it describes jobs on a cluster; SlurmExecutor and TorqueExecutor have "
+            "it, and get_executor() takes it everywhere"
+        )
+    if ELSEWHERE.get(name, name) in (*CONTRACT, *EXECUTOR_OPTIONS, *CLUSTER_OPTIONS):
+        return OptionError(f"{name} is an option of the executor, not of single tasks")
+    return OptionError.unknown(name, usable)
+
+
+def check_initargs(value: Any) -> tuple[Any, ...]:
+    """The initializer's arguments; raises TypeError for what is no sequence of them, as is a lone text."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, not {value!r}")
+    return tuple(value)
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
@@ -130,6 +151,30 @@ def whole_number(name: str, value: Any, least: int) -> int:
         bound = f"greater than {least - 1}" if least else "0 or more"
         raise ValueError(f"{name} must be {bound}, not {number}")
     return number
+
+
+def patience(name: str, value: Any) -> Optional[float]:
+    """The seconds that somebody will wait, perhaps none, or None: for ever; raises TypeError."""
+    if isinstance(value, bool) or not (value is None or isinstance(value, Real)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    return None if value is None else float(value)
+
+
+def job_options(options: Mapping[str, Any], cluster: bool) -> dict[str, Any]:
+    """Those of the options of some tasks that describe a job, checked.
+
+    Raises OptionError for any other that is none of TASK_OPTIONS.  `cluster` is as in `check_executor`.
+    """
+    usable = (*TASK_OPTIONS, *(known_names() if cluster else ()))
+    for name in options:
+        if name not in usable:
+            raise _refusal(name, usable, cluster)
+    return check_resources({name: value for name, value in options.items() if name not in TASK_OPTIONS})
+
+
+def task_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The TASK_OPTIONS among the options, checked."""
+    return {name: task_option(name, options[name]) for name in TASK_OPTIONS if name in options}
 
 
 def task_option(name: str, value: Any) -> float:
@@ -194,14 +239,13 @@ def _word(name: str, value: Any) -> Optional[str]:
 
 
 def _seconds(name: str, value: Any) -> Optional[float]:
-    if value is None:
-        return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not 0 < value < float("inf"):
+    try:
+        seconds = patience(name, value.total_seconds() if isinstance(value, timedelta) else value)
+    except TypeError:
+        seconds = math.nan
+    if seconds is not None and not 0 < seconds < math.inf:
         raise OptionError(f"{name} must be a number of seconds above 0, or a timedelta, not {value!r}")
-    return float(value)
+    return seconds
 
 
 def _command(value: Any) -> Optional[list[str]]:

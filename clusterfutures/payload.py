@@ -54,6 +54,8 @@ _MAIN = b"_main__"
 LARGE = 256 * 1024
 # Definitions of this size (bytes) and more are stored once and not repeated in every payload.
 _INLINE = 256
+# Steps of a pickle (opcodes) that are searched for the names in it: an error's text needs but some.
+_LOOKED_AT = 1000
 
 _Method = type(mainspace.install.__get__(""))
 _modules = sys.modules
@@ -154,8 +156,12 @@ def loads_call(
 
 
 def loads_item(body: Body, fetch: Fetch, value: Optional[Callable[[int], Any]] = None) -> Any:
-    """The item that `dumps_item` has pickled."""
-    return _loads(body) if body[0] == _PLAIN else _open(body, fetch, value)
+    """What `dumps_item` or `dumps_call` has pickled; raises whatever its unpickling raises, with a note."""
+    try:
+        return _loads(body) if body[0] == _PLAIN else _open(body, fetch, value)
+    except BaseException as error:
+        _note(error, "(raised while the arguments of the task were unpickled)")
+        raise
 
 
 def apply_definitions(body: Body, fetch: Fetch) -> None:
@@ -187,6 +193,30 @@ def dumps_result(value: Any) -> bytes:
 def loads_result(body: Body) -> Any:
     """The result that `dumps_result` has pickled; raises whatever its unpickling raises."""
     return _loads(body)
+
+
+def names_in(body: Body) -> list[str]:
+    """The classes and functions that the pickle of a result refers to; of a long one its beginning counts."""
+    from itertools import islice
+    from pickletools import genops
+
+    found: dict[str, None] = {}
+    texts = [""]  # pushed on the pickle's stack; when it refers to a class, the last two are module and name
+    memo: list[str] = []
+    value: Any
+    try:
+        for opcode, value, _ in islice(genops(bytes(body)), _LOOKED_AT):
+            if opcode.name == "MEMOIZE":
+                memo.append(texts[-1])
+            elif opcode.name in ("BINGET", "LONG_BINGET"):
+                texts.append(memo[value])
+            elif opcode.name == "STACK_GLOBAL":
+                found[".".join(texts[-2:])] = None
+            elif isinstance(value, str):
+                texts.append(value)
+    except (ValueError, IndexError):  # a damaged one, or not as pickle writes them today
+        pass
+    return list(found)
 
 
 def dumps_error(exc: BaseException) -> bytes:
@@ -319,3 +349,10 @@ def _blame_call(
     from clusterfutures import capture
 
     return capture.blame_call(args, kwargs, fn_name, parents, in_band, error)
+
+
+def _note(error: BaseException, text: str) -> None:
+    """Add a note to an error, once, where errors can have notes (from Python 3.11 on)."""
+    add = getattr(error, "add_note", None)
+    if add is not None and text not in getattr(error, "__notes__", ()):
+        add(text)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Optional
 from clusterfutures.errors import OptionError
 from clusterfutures.executor import Submitter, View
 from clusterfutures.local import LocalExecutor
-from clusterfutures.options import CLUSTER_OPTIONS, check_executor
+from clusterfutures.options import CLUSTER_OPTIONS, CONTRACT, check_executor
 from clusterfutures.resources import known_names
 from clusterfutures.schedulers.command import Completed, run
 from clusterfutures.schedulers.pbs import recognised
@@ -44,9 +44,6 @@ Factory = Callable[..., Executor]
 
 
 # ---- one machine, and options that only a cluster has --------------------------------------------
-
-CONTRACT = ("max_workers", "mp_context", "initializer", "initargs")
-"""What every executor takes beside its options."""
 
 
 class _Tolerant(Submitter):

@@ -15,8 +15,14 @@ from itertools import count, islice
 from typing import Any, Optional, TypeVar
 
 from clusterfutures.errors import DependencyFailed, InitializerFailed, twin_of
-from clusterfutures.options import TASK_OPTIONS, check_executor, task_option, whole_number
-from clusterfutures.resources import check_resources
+from clusterfutures.options import (
+    check_executor,
+    check_initargs,
+    job_options,
+    patience,
+    task_options,
+    whole_number,
+)
 
 T = TypeVar("T")
 
@@ -127,11 +133,10 @@ class SerialExecutor(Executor):
         **options: Any,
     ) -> None:
         options["max_tasks_per_child"] = max_tasks_per_child
-        for name in TASK_OPTIONS:
-            task_option(name, options.get(name))
+        task_options(options)
         workers = 1 if max_workers is None else max_workers
         self._max_workers = check_executor(options, workers, initializer, cluster=True).max_workers
-        self._initializer, self._initargs = initializer, tuple(initargs)
+        self._initializer, self._initargs = initializer, check_initargs(initargs)
         self._initializing = threading.RLock()
         self._broken: Optional[InitializerFailed] = None
         self._closed = False
@@ -190,8 +195,8 @@ class SerialExecutor(Executor):
         buffersize: Optional[int] = None,
     ) -> Iterator[T]:
         """The results of ``fn(*args)`` for each `args` of `iterable`, in order; else as :meth:`map`."""
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
+        whole_number("chunksize", chunksize, least=1)
+        patience("timeout", timeout)
         if buffersize is not None:
             whole_number("buffersize", buffersize, least=1)
         futures = self._until_one_fails(fn, iterable)
@@ -222,9 +227,8 @@ class SerialExecutor(Executor):
 
         Raises OptionError for an option that is unknown or cannot be read.
         """
-        for name in TASK_OPTIONS:
-            task_option(name, options.pop(name, None))
-        check_resources(options)
+        task_options(options)
+        job_options(options, cluster=True)
         return self
 
     # -- what workers there are -----------------------------------------------------------------
@@ -236,6 +240,7 @@ class SerialExecutor(Executor):
 
     def wait_for_workers(self, count: int, timeout: Optional[float] = None) -> bool:
         """True: there is nothing to wait for.  Raises ValueError for more than `max_workers`."""
+        patience("timeout", timeout)
         if whole_number("count", count, least=0) > self._max_workers:
             raise ValueError(f"{count} workers are more than max_workers={self._max_workers}; see scale()")
         return True

@@ -80,7 +80,7 @@ class TorqueExecutor(ClusterExecutor):
         workers = POLITE if max_workers is None else max_workers
         options["max_tasks_per_child"] = max_tasks_per_child
         scheduler = PbsScheduler(dialect=dialect, arrays=options.get("arrays", True))
-        super().__init__(scheduler, workers, initializer, tuple(initargs), options)
+        super().__init__(scheduler, workers, initializer, initargs, options)
 
 
 PBSExecutor = TorqueExecutor

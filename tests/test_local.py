@@ -26,13 +26,17 @@ from clusterfutures import (
     LocalExecutor,
     OptionError,
     RemoteError,
+    SlurmExecutor,
     TaskKilled,
     TaskPicklingError,
     TaskTimeout,
+    TorqueExecutor,
+    View,
     WorkerLost,
     current_task,
 )
 from tests import local_work as work
+from tests.contract.work import Rigged, boom, rigged
 from tests.support import ScriptResult, check_no_process_left, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
@@ -119,6 +123,36 @@ class TestErrors:
         assert type(error) is TaskPicklingError
         assert "Sticky" in str(error)
         assert "sticky things stay where they are" in str(error)
+
+    def test_result_that_cannot_be_unpickled_is_named(self, pool: LocalExecutor) -> None:
+        future = pool.submit(rigged, os.getpid(), "setstate", False, boom)
+        results = pool.map(
+            rigged, [os.getpid()] * 2, ["", "setstate"], [False] * 2, [None, boom], timeout=LIMIT
+        )
+        assert type(next(results)) is Rigged
+        with pytest.raises(TaskPicklingError) as caught:
+            next(results)
+        for error in (future.exception(LIMIT), caught.value):
+            assert type(error) is TaskPicklingError
+            assert type(error.__cause__) is ArithmeticError
+            for words in ("tests.contract.work.Rigged", "cannot be unpickled here", "boom"):
+                assert words in str(error)
+
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
+    def test_argument_that_cannot_be_unpickled_is_told(self, pool: LocalExecutor) -> None:
+        argument = Rigged(os.getpid(), "setstate", True, boom)
+        parent = pool.submit(rigged, os.getpid(), "setstate", True, boom)
+        for future in (
+            pool.submit(work.same, argument),
+            pool.submit(work.total, 1, here=argument),
+            pool.submit(work.same, parent),
+        ):
+            error = future.exception(LIMIT)
+            assert type(error) is ArithmeticError
+            assert getattr(error, "__notes__", []) == [  # once, in the last one as well
+                "(raised while the arguments of the task were unpickled)"
+            ]
+        assert not hasattr(pool.submit(work.fail, "of its own").exception(LIMIT), "__notes__")
 
     def test_argument_that_cannot_be_pickled_is_named(self, pool: LocalExecutor) -> None:
         error = pool.submit(work.total, 1, here=work.Sticky()).exception(LIMIT)
@@ -308,10 +342,53 @@ class TestOptions:
         with pytest.raises(OptionError, match=next(iter(options))):
             LocalExecutor(1, **options)
 
+    @pytest.mark.parametrize("kind", [LocalExecutor, SlurmExecutor, TorqueExecutor])
+    @pytest.mark.parametrize("initargs", [3, "ab", None])
+    def test_bad_initargs(self, kind: Any, initargs: object, tmp_path: Path) -> None:
+        options = {} if kind is not TorqueExecutor else {"dialect": "torque"}
+        run_dir = tmp_path / "run"
+        with pytest.raises(TypeError, match=f"initargs must be a tuple of arguments, not {initargs!r}"):
+            kind(1, initializer=print, initargs=initargs, run_dir=run_dir, **options)
+        assert not run_dir.exists()
+
     def test_views_of_views(self, pool: LocalExecutor, log: str) -> None:
         view = pool.options(retries=2).options(timeout=LIMIT)
         assert view.submit(work.attempts, log, 2).result(LIMIT) == 2
         assert pool.submit(work.attempts, log, 1).exception(LIMIT) is not None
+
+    def test_a_view_is_the_executor_in_all_else(self, bell: bool) -> None:
+        with LocalExecutor(2, doorbell=bell, keep="never") as executor:
+            view = executor.options(retries=1)
+            assert isinstance(view, View)
+            assert view._max_workers == 2
+            assert view.run_dir == executor.run_dir
+            assert view.wait_for_workers(2, LIMIT)
+            assert view.active_workers == executor.active_workers == 2
+            view.scale(3)
+            assert view._max_workers == executor._max_workers == 3
+            view.flush()
+            assert view.explain() == executor.explain()
+
+    @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
+    def test_a_view_ends_the_workers(self, bell: bool, log: str, method: str) -> None:
+        with LocalExecutor(1, doorbell=bell, keep="never") as executor:
+            future = executor.submit(work.note_and_sleep, log, 0, work.LONG)
+            running(future, log)
+            getattr(executor.options(retries=1), method)()
+            assert isinstance(future.exception(LIMIT), WorkerLost)
+            with pytest.raises(RuntimeError, match="shutdown"):
+                executor.submit(abs, -1)
+
+    @pytest.mark.parametrize("timeout", ["3", True])
+    def test_bad_patience(self, pool: LocalExecutor, timeout: Any) -> None:
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            pool.wait_for_workers(1, timeout)
+
+    def test_one_of_the_executor_is_told(self, pool: LocalExecutor) -> None:
+        with pytest.raises(OptionError, match="keep is an option of the executor, not of single tasks"):
+            pool.options(keep="never")
+        with pytest.raises(OptionError, match="unknown option 'mem': it describes jobs on a cluster"):
+            pool.options(mem="8G")
 
     def test_retries_of_the_executor(self, bell: bool, log: str) -> None:
         with LocalExecutor(1, doorbell=bell, retries=1) as executor:

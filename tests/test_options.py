@@ -14,12 +14,17 @@ import pytest
 from clusterfutures.errors import OptionError
 from clusterfutures.options import (
     CLUSTER_OPTIONS,
+    CONTRACT,
     EXECUTOR_OPTIONS,
     IDLE_TIMEOUT,
     TASK_OPTIONS,
     ExecutorOptions,
     check_executor,
+    check_initargs,
+    job_options,
+    patience,
     task_option,
+    task_options,
 )
 from clusterfutures.resources import known_names
 from clusterfutures.specification import SLOTS
@@ -205,6 +210,17 @@ def test_the_initializer_must_be_callable() -> None:
         check_executor({}, 1, "print")
 
 
+@pytest.mark.parametrize("value", [(), [], ("a",), ["a"], iter(["a"])], ids=repr)
+def test_initargs(value: Any) -> None:
+    assert check_initargs(value) in [(), ("a",)]
+
+
+@pytest.mark.parametrize("value", [3, None, "ab", b"ab"])
+def test_initargs_that_are_no_arguments(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^initargs must be a tuple of arguments, not {value!r}$"):
+        check_initargs(value)
+
+
 def test_the_callers_environment_is_not_kept() -> None:
     given = {"A": "1"}
     found = check(env=given).env
@@ -295,8 +311,16 @@ def test_a_near_miss_is_told_of_all_options_of_a_cluster(wrong: str, right: str)
 
 @pytest.mark.parametrize("name", [*CLUSTER_OPTIONS, "partition", "mem"])
 def test_one_machine_has_no_options_of_clusters(name: str) -> None:
-    with pytest.raises(OptionError, match=f"unknown option '{name}'"):
+    with pytest.raises(OptionError, match=f"unknown option '{name}': it describes jobs on a cluster"):
         check(**{name: 1})
+
+
+@pytest.mark.parametrize("name", ["time", "walltime", "cores", "job_name"])
+def test_what_describes_jobs_is_not_taken_for_another_option(name: str) -> None:
+    for refuse in (check, lambda **options: job_options(options, cluster=False)):
+        with pytest.raises(OptionError, match=r"SlurmExecutor .* get_executor") as caught:
+            refuse(**{name: "2h"})
+        assert "did you mean" not in str(caught.value)
 
 
 def test_names_mean_one_thing() -> None:
@@ -344,6 +368,48 @@ def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
 def test_task_options(name: str, given: Any, expected: float) -> None:
     assert name in TASK_OPTIONS
     assert task_option(name, given) == expected
+
+
+def test_options_of_tasks() -> None:
+    given = {"retries": 2, "timeout": timedelta(minutes=1), "mem": "2G", "walltime": "1h"}
+    assert task_options(given) == {"retries": 2, "timeout": 60.0}
+    assert job_options(given, cluster=True) == {"mem": 2 << 30, "time": 3600}
+    assert task_options({}) == job_options({}, cluster=False) == {}
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize(
+    "name", sorted({*EXECUTOR_OPTIONS, *CONTRACT, "export", "workdir"} - {*TASK_OPTIONS})
+)
+def test_options_of_the_executor_are_none_of_single_tasks(name: str, cluster: bool) -> None:
+    with pytest.raises(OptionError, match=f"^{name} is an option of the executor, not of single tasks$"):
+        job_options({name: 1}, cluster)
+
+
+@pytest.mark.parametrize("name", CLUSTER_OPTIONS)
+def test_nor_are_those_of_a_cluster(name: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name} is an option of the executor"):
+        job_options({name: 1}, cluster=True)
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("retrys", "retries"), ("walltim", "walltime")])
+def test_a_near_miss_is_told_of_all_options_of_tasks(wrong: str, right: str) -> None:
+    with pytest.raises(OptionError, match=f"unknown option '{wrong}'; did you mean '{right}'"):
+        job_options({wrong: 1}, cluster=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, None), (0, 0.0), (-1, -1.0), (np.float32(0.5), 0.5)],
+)
+def test_patience(given: Any, expected: float | None) -> None:
+    assert patience("timeout", given) == expected
+
+
+@pytest.mark.parametrize("value", ["3", True, [3], 1j, timedelta(1)])
+def test_patience_of_the_wrong_type(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^timeout must be a number of seconds or None, not "):
+        patience("timeout", value)
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True, []])

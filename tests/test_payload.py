@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from concurrent.futures import Future
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -574,3 +575,13 @@ def test_local_classes_and_functions_come_back_as_the_same() -> None:
 def test_partials_and_caches() -> None:
     fn = payload.loads_function(payload.dumps_function(functools.partial(pow, 2), no_store), no_fetch)
     assert fn(5) == 32
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_names_in_anything(body: bytes) -> None:
+    """They are looked for where unpickling has failed: nothing may go wrong then."""
+    assert all(isinstance(name, str) for name in payload.names_in(body))
+
+
+def test_names_in_a_pickle() -> None:
+    assert "decimal.Decimal" in payload.names_in(payload.dumps_result([Decimal(1), {"a": Decimal(2)}]))

@@ -18,6 +18,7 @@ from clusterfutures import (
     SerialExecutor,
     SlurmExecutor,
     TorqueExecutor,
+    View,
     detect,
     get_executor,
     register,
@@ -227,8 +228,19 @@ class TestOnOneMachine:
             assert executor.options(mem="32G", retries=2).options(mem="64G")._policy.retries == 2
 
     def test_the_class_itself_is_strict(self) -> None:
-        with pytest.raises(OptionError, match="unknown option 'mem'"):
+        with pytest.raises(OptionError, match="unknown option 'mem': it describes jobs on a cluster"):
             LocalExecutor(mem="8G")
+
+    def test_of_some_tasks_and_no_option_of_theirs(self) -> None:
+        executor: Any = get_executor("local", max_workers=1)
+        with executor, pytest.raises(OptionError, match="keep is an option of the executor"):
+            executor.options(mem="8G", keep="never")
+
+    def test_a_view_is_the_executor(self) -> None:
+        executor: Any = get_executor("local", max_workers=3)
+        with executor.options(mem="8G") as view:
+            assert isinstance(view, View)
+            assert (view._max_workers, view.run_dir) == (3, executor.run_dir)
 
     def test_others_get_all_options(self) -> None:
         given: dict[str, Any] = {}

@@ -53,8 +53,7 @@ class TestInterface:
     def test_its_futures_have_what_those_of_the_others_have(self) -> None:
         with SerialExecutor() as ex:
             future = ex.submit(abs, -1)
-        # `begin` is for their dispatcher.
-        assert public(ClusterFuture) - public(future) == {"begin"}
+        assert public(ClusterFuture) - public(future) == set()
 
     def test_what_can_be_asked_without_work(self) -> None:
         ex = SerialExecutor(3)
@@ -118,6 +117,14 @@ class TestOptions:
             SerialExecutor(max_tasks_per_child=0)
         with pytest.raises(TypeError, match="initializer"):
             SerialExecutor(initializer="no function")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="initargs must be a tuple of arguments, not 'ab'"):
+            SerialExecutor(initializer=print, initargs="ab")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            SerialExecutor().wait_for_workers(1, "3")  # type: ignore[arg-type]
+
+    def test_options_of_the_executor_are_none_of_single_tasks(self) -> None:
+        with SerialExecutor() as ex, pytest.raises(OptionError, match="keep is an option of the executor"):
+            ex.options(keep="never")
 
 
 class TestSubmit:
@@ -262,6 +269,8 @@ class TestMap:
         ("options", "error"),
         [
             ({"chunksize": 0}, ValueError),
+            ({"chunksize": "4"}, TypeError),
+            ({"timeout": "4"}, TypeError),
             ({"buffersize": 0}, ValueError),
             ({"buffersize": 1.5}, TypeError),
         ],

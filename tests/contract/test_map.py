@@ -5,11 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import itertools
+import re
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,24 @@ def test_input_that_fails(executor: Executor) -> None:
 def test_bad_chunksize(executor: Executor, chunksize: int) -> None:
     with pytest.raises(ValueError, match="chunksize"):
         executor.map(abs, [1], chunksize=chunksize)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("chunksize", "4"),
+        ("chunksize", 2.5),
+        ("buffersize", "4"),
+        ("buffersize", 2.5),
+        ("buffersize", True),
+        ("timeout", "4"),
+        ("timeout", [4]),
+    ],
+)
+def test_options_of_the_wrong_type_are_named(case: Case, executor: Any, option: str, value: object) -> None:
+    needs(case, Trait.NAMES_THE_CULPRIT)
+    with pytest.raises(TypeError, match=f"^{option} must be .*, not {re.escape(repr(value))}$"):
+        executor.map(abs, [1], **{option: value})
 
 
 def test_exception_at_its_item(executor: Executor) -> None:
@@ -218,7 +238,8 @@ def test_two_maps_at_once(executor: Executor) -> None:
     assert list(zip(one, two)) == [(index, str(index)) for index in range(100)]
 
 
-def test_buffersize_limits_what_is_read_ahead(case: Case, executor: Executor) -> None:
+@pytest.mark.parametrize("buffersize", [4, 100, 1000])
+def test_buffersize_limits_what_is_read_ahead(case: Case, executor: Executor, buffersize: int) -> None:
     if not case.has(Trait.BUFFERSIZE):
         with pytest.raises(TypeError):
             executor.map(abs, [1], buffersize=1)  # type: ignore[call-arg,unused-ignore]
@@ -230,11 +251,12 @@ def test_buffersize_limits_what_is_read_ahead(case: Case, executor: Executor) ->
             read.append(index)
             yield index
 
-    results = executor.map(abs, items(), buffersize=4)  # type: ignore[call-arg,unused-ignore]
-    assert len(read) == 4
-    for expected in range(10):
-        assert next(results) == expected
-        assert len(read) <= expected + 1 + 4
+    results = executor.map(abs, items(), buffersize=buffersize)  # type: ignore[call-arg,unused-ignore]
+    assert len(read) == buffersize
+    portion = max(1, buffersize // 16)
+    for taken in range(1, buffersize + 2 * portion + 2):  # the first of the refilled items are taken, too
+        assert next(results) == taken - 1
+        assert taken + buffersize - portion <= len(read) <= taken + buffersize
     results.close()  # type: ignore[attr-defined]
 
 
@@ -260,9 +282,7 @@ def test_buffersize_and_exception(case: Case, executor: Executor) -> None:
 
 
 @pytest.mark.parametrize(("buffersize", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
-def test_bad_buffersize(
-    case: Case, executor: Executor, buffersize: object, error: type[Exception]
-) -> None:
+def test_bad_buffersize(case: Case, executor: Executor, buffersize: object, error: type[Exception]) -> None:
     needs(case, Trait.BUFFERSIZE)
     with pytest.raises(error, match="buffersize"):
         executor.map(abs, [1], buffersize=buffersize)  # type: ignore[call-arg,unused-ignore]

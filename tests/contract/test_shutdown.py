@@ -327,6 +327,25 @@ def test_exception_in_the_body(case: Case, make: Make, gates: Gates) -> None:
     check_refused(executor)
 
 
+def test_exception_in_the_body_of_a_view(case: Case, make: Any, gates: Gates) -> None:
+    """A view's ``with`` is that of its executor."""
+    needs(case, Trait.BODY_ERROR_CANCELS)
+    gate, marks = gates(), gates()
+    executor = make(1)
+    with pytest.raises(LookupError, match="from the body"):  # noqa: SIM117 - the order matters
+        with executor.options(retries=1) as view:
+            held = view.submit(gate.hold, "held")
+            pending = [view.submit(marks.mark, index) for index in range(PENDING)]
+            wait_until(gate.arrived)
+            raise LookupError("from the body")
+    # The gate is still shut: who is done was ended, and was not retried.
+    assert isinstance(held.exception(timeout=0), BrokenProcessPool)
+    assert all(future.done() for future in pending)
+    assert len(marks.arrived()) < PENDING // 2
+    check_refused(executor)
+    check_refused(view)
+
+
 # --- deletion ---------------------------------------------------------------------------------------
 
 
@@ -359,6 +378,14 @@ def test_deleted_in_a_cycle(make_unkept: Make, gate: work.Gate) -> None:
     executor.myself = executor
     del executor
     wait_until(lambda: gc.collect() is not None and not any(work.is_alive(pid) for pid in pids))
+
+
+def test_a_view_keeps_its_executor(case: Case, make_unkept: Any) -> None:
+    needs(case, Trait.BODY_ERROR_CANCELS)
+    view = make_unkept(1).options(retries=1)
+    gc.collect()
+    assert view.submit(abs, -1).result(timeout=50) == 1
+    view.shutdown()
 
 
 @pytest.fixture
