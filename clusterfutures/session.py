@@ -158,7 +158,8 @@ class Session:
 
     def _recipe(self, resources: Mapping[str, Any]) -> Recipe:
         recipe = self._make_recipe(self.run_id, resources)
-        return recipe._replace(specification=recipe.specification._replace(initializer=self._places))
+        specification = recipe.specification._replace(initializer=self._places, argv=tuple(sys.argv))
+        return recipe._replace(specification=specification)
 
     def _jobs(self, events: Events) -> Allocation:
         if not self.settings.job_per_task:

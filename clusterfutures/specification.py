@@ -25,7 +25,7 @@ class Specification(NamedTuple):
     `slots` workers share the job's CPUs and GPUs, `cores` CPUs each (0: what there is), or leave them
     alone if it is 0; `tasks` are packed assignments, one for each element where each has a task of its own;
     `job_id` is the element's own, for its supervisor to fill in; `authkey` is that of the driver's
-    `multiprocessing`, empty if it has no managers.
+    `multiprocessing`, empty if it has no managers; `argv` is the program's `sys.argv`.
     """
 
     run_id: str
@@ -41,6 +41,7 @@ class Specification(NamedTuple):
     slots: int = 0
     cores: int = 0
     tasks: bytes = b""
+    argv: tuple[str, ...] = ()
 
     def write(self, run: RunDirectory, job: int) -> None:
         """Publish it as the specification of `job`."""

@@ -398,6 +398,7 @@ def main(run_dir: str, job: int, index: int, restart: int, job_id: str) -> int:
     if worker is None:
         supervisor.close()
         return supervisor.exit_code
+    sys.argv[:] = spec.argv  # the program's, as in the workers of any process pool
     payload.install_main()
     context.install(worker)
     if spec.authkey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -198,7 +199,7 @@ class TestWorkers:
             assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
-def other_python() -> Optional[str]:
+def other_python(_: Path) -> Optional[str]:
     """An interpreter of another minor version; None if there is none."""
     here = "{}.{}".format(*sys.version_info[:2])
     found = [shutil.which(f"python3.{minor}") for minor in range(9, 16)]
@@ -220,6 +221,14 @@ def bare_python(directory: Path) -> str:
     target = directory / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(target)], check=True)
     return str(target / "bin" / "python")
+
+
+def pretending_python(directory: Path) -> str:
+    """The same; and there Python says that it is 3.4."""
+    python = bare_python(directory)
+    (site,) = (directory / "bare").glob("lib/python*/site-packages")
+    (site / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 4, 0, 'final', 0)")
+    return python
 
 
 def lacking_python(directory: Path, module: str) -> str:
@@ -258,10 +267,13 @@ class TestInterpreter:
         with LocalExecutor(1, python="false") as pool:
             self.check_broken(pool, "exit code 1", "nothing was written")
 
-    def test_of_another_version(self, bell: bool) -> None:
-        python = other_python()
+    @pytest.mark.parametrize("find", [other_python, pretending_python])
+    def test_of_another_version(
+        self, bell: bool, find: Callable[[Path], Optional[str]], tmp_path: Path
+    ) -> None:
+        python = find(tmp_path)
         if python is None:
-            pytest.skip("no other Python on this machine")
+            pytest.skip("no other Python on this machine; one that pretends to be has its own test")
         # Its own word for what it is: the command may be a shim that chooses an interpreter.
         tell = "import sys; print(sys.executable + ' %d.%d' % sys.version_info[:2])"
         path, version = subprocess.check_output([python, "-c", tell], text=True).rsplit(None, 1)
@@ -364,6 +376,12 @@ class TestSurroundings:
         assert "UNWANTED" not in found
         assert "ABSENT" not in found
         assert os.environ["UNWANTED"] == "yes"
+
+    def test_arguments_of_the_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        argv = ["survey.py", "--events", "it's 12", "", "\udcff"]
+        monkeypatch.setattr(sys, "argv", argv)
+        with LocalExecutor(1) as pool:
+            assert pool.submit(lambda: sys.argv).result(LIMIT) == argv
 
     def test_variables_with_a_setup(self) -> None:
         with LocalExecutor(1, env={"A": "x\n'y'"}, setup='export B="$A"') as pool:
@@ -541,8 +559,54 @@ class TestLargeArrays:
             assert result.flags.f_contiguous
 
 
+class Counted:
+    """A callable that counts how often it is pickled; in a worker it is `int.bit_length`."""
+
+    def __init__(self) -> None:
+        self.pickled = 0
+
+    def __call__(self, number: int) -> int:
+        raise AssertionError("this is the driver")
+
+    def __reduce__(self) -> Any:
+        self.pickled += 1
+        return operator.methodcaller, ("bit_length",)
+
+
+class NotesItsLoads:
+    """A callable that has the process that unpickles it named in a file; in a worker it is `abs`."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    def __call__(self, number: int) -> int:
+        raise AssertionError("this is the driver")
+
+    def __reduce__(self) -> Any:
+        def load(log: str) -> Any:
+            work.note(log, os.getpid())
+            return abs
+
+        return load, (self.log,)
+
+
 class TestBundles:
     """Short tasks travel together, and what stands behind a long one goes elsewhere."""
+
+    @pytest.mark.parametrize("items", [1, 3, 2000])
+    def test_the_function_of_a_map_is_pickled_once(self, items: int) -> None:
+        function = Counted()
+        with LocalExecutor(2) as pool:
+            found = list(pool.map(function, range(items), timeout=LIMIT))
+        assert found == [number.bit_length() for number in range(items)]
+        assert function.pickled == 1
+
+    def test_the_function_of_a_map_is_loaded_once_by_each_worker(self, log: str) -> None:
+        with LocalExecutor(2) as pool:
+            assert list(pool.map(NotesItsLoads(log), range(2000), timeout=LIMIT)) == [*range(2000)]
+        loads = work.notes(log)
+        assert loads
+        assert len(loads) == len({*loads}), "no worker has loaded it twice"
 
     def test_files_grow_with_bundles(self, bell: bool) -> None:
         with LocalExecutor(2, doorbell=bell) as pool:
