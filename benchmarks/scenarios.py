@@ -154,6 +154,26 @@ def map_buffered(peer: Peer, job: Job) -> Measures:
     }
 
 
+def map_same_rate(peer: Peer, job: Job) -> Measures:
+    """Map with buffersize and without, in turn."""
+    start_pool(peer, job)
+    buffersize = min(10_000, max(job.count // 20, 1))
+    plain, buffered = [], []
+    for _ in range(3):
+        plain.append(seconds_of(lambda: peer.map(tasks.noop, range(job.count))))
+        buffered.append(seconds_of(lambda: peer.buffered_map(tasks.noop, range(job.count), buffersize)))
+    with_it, without = (statistics.median(each) / job.count * 1e6 for each in (buffered, plain))
+    return {"over": with_it / without, "µs per item": with_it, "without": without}
+
+
+def seconds_of(mapping: Callable[[], Iterable[object]]) -> float:
+    """Start a map and take all of its results; return how long that took."""
+    start = time.perf_counter()
+    for _ in mapping():
+        pass
+    return time.perf_counter() - start
+
+
 def large_argument(peer: Peer, job: Job) -> Measures:
     """Send the same array again and again; watch the workers' own memory."""
     import numpy as np
@@ -359,6 +379,16 @@ SCENARIOS: dict[str, Scenario] = {
         run=map_buffered,
         target="tens of MB",
         limit=50.0,
+        repeats=0,
+    ),
+    "map-same-rate": Scenario(
+        title="map, buffersize=10000",
+        unit="time over map without it",
+        count=200_000,
+        smallest=2000,
+        run=map_same_rate,
+        target="the same rate",
+        limit=1.15,
         repeats=0,
     ),
     "large-argument": Scenario(

@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def surroundings(options: argparse.Namespace) -> str:
         if package:
             listed.append(f"{package} {PEERS[key].version() or '(not installed)'}")
     kind = "a quick run, too small to compare" if options.quick else "a full run"
+    listed += filter(None, [revision()])
     python = f"{platform.python_implementation()} {platform.python_version()}"
     lines = [
         f"* {processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
@@ -64,6 +66,16 @@ def surroundings(options: argparse.Namespace) -> str:
         f"* {options.workers} workers, {kind}, load average {os.getloadavg()[0]:.1f} at its end",
     ]
     return "\n".join(lines)
+
+
+def revision() -> str:
+    """Return the name of what was measured in the history, empty outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return ""
+    return f"revision {done.stdout.strip()}" if done.returncode == 0 else ""
 
 
 def processor() -> str:
