@@ -37,6 +37,7 @@ from clusterfutures.schedulers.slurm import SlurmScheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
 from tests import local_work as work
 from tests.slurm import Cluster
+from tests.slurm.cluster import AT_WORK
 from tests.support import ScriptResult, check_no_process_left, run_command, wait_until
 
 pytestmark = pytest.mark.long
@@ -136,9 +137,12 @@ def take_down(cluster: Cluster, node: str) -> None:
 
 
 def put_back(cluster: Cluster, node: str) -> None:
-    """The same node is well again, and told so if Slurm, which asks it now and then, does not know yet."""
+    """The same node is well again, and told so if Slurm, which asks it now and then, does not know yet.
+
+    It may be shown as "mixed" although nothing runs there, until the next job does.
+    """
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-    cluster.wait_node(node, ["idle"])
+    cluster.wait_node(node, AT_WORK)
 
 
 def goes_on(executor: SlurmExecutor) -> None:
