@@ -418,9 +418,11 @@ def leave(code: int) -> None:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()  # waits for the task's own threads
         atexit._run_exitfuncs()  # which prints what handlers raise; Python 3.9 raises it as well
-        _flush_files()
     finally:
-        os._exit(code)
+        try:
+            _flush_files()
+        finally:
+            os._exit(code)
 
 
 def _flush_files() -> None:

@@ -23,6 +23,12 @@ __all__ = ["wait_until"]
 # A name that breaks whatever is put into a shell, a format string or a list of words unquoted.
 HOSTILE_NAME = "sp ace 'single' \"double\" ; echo owned > here; $HOME `id` %s {0} \n \\ \u00fc\u4e16 -rf"
 
+# With the doorbell, and by looking at files alone; the latter is for CI.
+BELL_AND_POLLING = [
+    pytest.param(True, id="bell"),
+    pytest.param(False, id="polling", marks=pytest.mark.long),
+]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Mark everything that the tests will start; see :func:`tests.support.processes_left`."""

@@ -67,6 +67,7 @@ def test_block_is_exempted_only_with_a_reason(tmp_path: Path) -> None:
     assert [(block.line, block.text) for block in blocks(page)] == [(9, "b = 2\n\nc = 3\n")]
 
 
+@pytest.mark.long
 def test_example_has_one_answer_on_every_executor(tmp_path: Path) -> None:
     example = [sys.executable, str(REPOSITORY / "examples" / "misfit_grid.py")]
     outputs = {

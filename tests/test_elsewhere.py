@@ -13,6 +13,8 @@ import pytest
 
 from tests.support import REPOSITORY, ScriptResult, check_no_process_left
 
+pytestmark = pytest.mark.long
+
 # Nothing under /proc or /sys can be found: audit hooks are asked before a file is opened or a folder listed.
 SITECUSTOMIZE = """\
 import errno, os, select, socket, sys

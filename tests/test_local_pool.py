@@ -33,12 +33,13 @@ from clusterfutures import (
     WorkerStartError,
 )
 from tests import local_work as work
+from tests.conftest import BELL_AND_POLLING
 from tests.support import check_no_process_left, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["bell", "polling"])
+@pytest.fixture(scope="module", params=BELL_AND_POLLING)
 def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
     """With the doorbell and without; when a module is done with either, nothing may be left of it."""
     yield request.param

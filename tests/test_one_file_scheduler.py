@@ -30,6 +30,8 @@ from tests.contract import work
 from tests.one_file_scheduler import ShellExecutor, ShellScheduler
 from tests.support import REPOSITORY, check_no_process_left, wait_until
 
+pytestmark = pytest.mark.long
+
 LIMIT = 40.0  # seconds; whatever takes longer hangs
 
 MODES = pytest.mark.parametrize("job_per_task", [False, True], ids=["pool", "job_per_task"])

@@ -22,6 +22,7 @@ from clusterfutures import watch as watching
 from clusterfutures.logs import Frame, LogReader
 from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task
 from tests import local_work as work
+from tests.conftest import BELL_AND_POLLING
 from tests.support import ScriptResult, check_no_process_left, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
@@ -31,7 +32,7 @@ SMALL_DISK = 3 << 20  # bytes
 TOO_LARGE = 4 << 20
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["bell", "polling"])
+@pytest.fixture(scope="module", params=BELL_AND_POLLING)
 def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
     """With the doorbell and without; when a module is done with either, nothing may be left of it."""
     yield request.param

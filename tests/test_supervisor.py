@@ -435,7 +435,7 @@ def test_two_failed_starts_are_forgiven_each_time(site: Site) -> None:
 # ---- the end of everything ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["STOP", "SIGTERM"])
+@pytest.mark.parametrize("how", ["STOP", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_everything_ends(site: Site, how: str) -> None:
     site.start(workers=3)
     gates = [site.gate(name) for name in ("a", "b")]
