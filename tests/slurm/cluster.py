@@ -185,8 +185,15 @@ class Cluster:
         wait_until(lambda: not queue(), timeout, describe=queue, interval=0.1)
 
     def expire(self, job_id: str) -> None:
-        """Let a running job's wall time end now.  Slurm looks for such jobs twice a minute."""
-        self.query("scontrol", "update", f"JobId={job_id}", "EndTime=now")
+        """Let a running job's wall time end now.  Slurm looks for such jobs twice a minute.
+
+        In the second in which a job has started, Slurm takes that for an invalid time.
+        """
+
+        def refusal() -> str:
+            return self.run("scontrol", "update", f"JobId={job_id}", "EndTime=now").stderr
+
+        wait_until(lambda: not refusal(), describe=refusal, interval=0.3)
 
     def requeue(self, job_id: str) -> None:
         """Put a running job back into the queue, to start again in seconds; Slurm itself waits two minutes.
