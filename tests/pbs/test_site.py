@@ -41,12 +41,16 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 def torque() -> Iterator[Site]:
-    yield from cleared("torque")
+    """One on which nothing has run, so that the numbers of jobs are as short as those of the captures."""
+    with Site("torque") as site:
+        yield site
 
 
 @pytest.fixture
 def openpbs() -> Iterator[Site]:
-    yield from cleared("openpbs")
+    """The same."""
+    with Site("openpbs") as site:
+        yield site
 
 
 def cleared(dialect: str) -> Iterator[Site]:
@@ -159,6 +163,7 @@ class Session:
 def test_torque_answers_as_captured(torque: Site, tmp_path: Path) -> None:
     session = Session(torque, tmp_path)
     running = session.query("qsub", "-N", "one", "sleep60.sh")
+    torque.wait_state(running, "R")
     shown = re.sub("<resources_used>.*</resources_used>", "", session.answer("qstat", "-x", running))
     assert shown == alike(captured.TORQUE_RUNNING, {}).replace("fail3", "sleep60")
     one = session.query("qsub", "-N", "one", "fail3.sh")
