@@ -21,7 +21,6 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
-from urllib.parse import quote
 
 from clusterfutures.errors import ClusterFuturesError, RunDirectoryError
 from clusterfutures.payload import loads_error, loads_result
@@ -31,9 +30,7 @@ from clusterfutures.pipeline.report import Failure, Outcome
 from clusterfutures.spool import make_folder, publish
 from clusterfutures.writing.leases import remove
 from clusterfutures.writing.locks import Lock
-
-LONGEST_NAME = 150
-"""Characters of a code that become a file name; a longer one is replaced by its digest."""
+from clusterfutures.writing.names import file_name
 
 SUFFIX = ".result"
 
@@ -88,18 +85,18 @@ class Kept:
 
     def log(self, event: str) -> str:
         """The path of an event's log."""
-        return os.path.join(self.path, "logs", _file_name(event) + ".log")
+        return os.path.join(self.path, "logs", file_name(event) + ".log")
 
     def folder(self, event: str) -> str:
         """The directory with an event's results."""
-        return os.path.join(self.path, "events", _file_name(event) + ".event")
+        return os.path.join(self.path, "events", file_name(event) + ".event")
 
     def setup(self, event: str) -> str:
         """A new path for the value of an event's set-up."""
         return os.path.join(self.folder(event), f"setup-{secrets.token_hex(8)}.pickle")
 
     def _result(self, code: Code) -> str:
-        return os.path.join(self.folder(code.event), _file_name(code.station) + SUFFIX)
+        return os.path.join(self.folder(code.event), file_name(code.station) + SUFFIX)
 
     # -- the beginning --------------------------------------------------------------------------
 
@@ -228,8 +225,3 @@ def _listed(folder: str) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
-
-
-def _file_name(code: str) -> str:
-    name = quote(code, safe="")
-    return name if len(name) <= LONGEST_NAME else hashlib.sha256(code.encode()).hexdigest()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional, Union
-from urllib.parse import quote
 
 from clusterfutures.context import current_task
 from clusterfutures.writing.locks import Lock
-
-LONGEST_NAME = 150
-"""Characters of a key that become a file name; a longer one is replaced by its digest."""
+from clusterfutures.writing.names import file_name
 
 
 @contextmanager
@@ -42,7 +38,7 @@ def once(
     """
     folder = _folder(directory)
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, _file_name(key))
+    path = os.path.join(folder, file_name(key) + ".once")
     done = os.path.join(path, "done")
     if os.path.exists(done):
         yield False
@@ -64,9 +60,3 @@ def _folder(directory: Optional[Union[str, os.PathLike[str]]]) -> str:
     if task is None:
         raise ValueError("once() outside of a task needs a directory")
     return os.path.join(task.run_dir, "once")
-
-
-def _file_name(key: str) -> str:
-    name = quote(key, safe="")
-    short = name if len(name) <= LONGEST_NAME else hashlib.sha256(key.encode()).hexdigest()
-    return short + ".once"
