@@ -126,6 +126,19 @@ def run_script(text: str, directory: Path, *arguments: str, **options: object) -
     return run_command([sys.executable, str(script), *arguments], directory, **options)  # type: ignore[arg-type]
 
 
+def outcomes(run: Path) -> int:
+    """How many results lie in the run directory, in whichever worker's outbox."""
+    from clusterfutures.logs import LogReader
+    from clusterfutures.records import OUTCOME
+
+    found = 0
+    for home in filter(Path.is_dir, run.glob("jobs/*/*.*/*.*")):
+        reader = LogReader(str(home), "out", shared=True)
+        found += sum(frame.kind == OUTCOME for frame in reader.read(final=True))
+        reader.close()
+    return found
+
+
 def processes_left() -> list[str]:
     """A line for each process that stems from this one and still exists (zombies too)."""
     import psutil

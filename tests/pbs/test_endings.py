@@ -32,8 +32,6 @@ from clusterfutures import (
     watch,
 )
 from clusterfutures.futures import ClusterFuture
-from clusterfutures.logs import LogReader
-from clusterfutures.records import OUTCOME
 from clusterfutures.schedulers.pbs import PbsScheduler
 from tests import local_work as work
 from tests import slurm
@@ -41,7 +39,7 @@ from tests.contract.executors import PBS_OPTIONS
 from tests.pbs import Door, Site
 from tests.pbs.door import LIMIT
 from tests.pbs.work import hold_bytes_for, kill_parent
-from tests.support import REPOSITORY, check_no_process_left, wait_until
+from tests.support import REPOSITORY, check_no_process_left, outcomes, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -403,16 +401,6 @@ class TestDriver:
             place.with_name(f"{place.name}.open").touch()
         pbs.idle(before)
         assert outcomes(tmp_path / "run") == 2
-
-
-def outcomes(run: Path) -> int:
-    """How many results lie in the run directory, in whichever worker's outbox."""
-    found = 0
-    for home in filter(Path.is_dir, run.glob("jobs/*/*.*/*.*")):
-        reader = LogReader(str(home), "out", shared=True)
-        found += sum(frame.kind == OUTCOME for frame in reader.read(final=True))
-        reader.close()
-    return found
 
 
 # ---- what only stand-ins can do -----------------------------------------------------------------

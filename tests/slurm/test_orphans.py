@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterfutures.logs import LogReader
-from clusterfutures.records import OUTCOME
 from tests.slurm import Cluster
-from tests.support import REPOSITORY, wait_until
+from tests.support import REPOSITORY, outcomes, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -35,16 +33,6 @@ def work(path: str) -> str:
     Path(path).write_text(str(os.getpid()))
     wait_until(Path(path + ".open").exists, 60)
     return path
-
-
-def outcomes(run: Path) -> int:
-    """How many results lie in the run directory, in whichever worker's outbox."""
-    found = 0
-    for home in filter(Path.is_dir, run.glob("jobs/*/*.*/*.*")):
-        reader = LogReader(str(home), "out", shared=True)
-        found += sum(frame.kind == OUTCOME for frame in reader.read(final=True))
-        reader.close()
-    return found
 
 
 @pytest.mark.parametrize("bell", ["bell", "polling"])
