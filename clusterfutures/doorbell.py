@@ -454,10 +454,10 @@ class Doorbell:
         now = monotonic()
         while self._strangers and self._oldest()._since + _HANDSHAKE_TIME <= now:
             self._drop(self._oldest(), events)
+        if self._spare is None:  # as soon as one is to be had, not first when it is missed again
+            self._spare = _open_spare()
         if self._resume and self._resume <= now:
             self._resume = 0.0
-            if self._spare is None:
-                self._spare = _open_spare()
             self._poller.add(self._listener_fd, READ)
 
     def _watch(self, fd: int, mask: int) -> None:
