@@ -21,7 +21,9 @@ counted, not sent, and the session keys depend on both nonces: a record that is 
 reordered, reflected or carried over from another connection does not verify, and the connection is
 closed.  What passes through a Unix socket no network carries: its kernel hands it from the one
 process that has proved itself to the other, and only who may enter the directory that the socket
-is in, which is the user alone, could have got between the two.  There records need no seal.
+is in, which is the user alone, could have got between the two.  There records need no seal.  The
+magic says which of the two is spoken, and the proofs cover it: a handshake cannot be passed on from
+one kind of socket to the other.
 
 What both ends do with their sockets is here as well.  A worker imports this module as it starts.
 Therefore the C modules behind ``socket``, ``hashlib`` and ``hmac`` are used directly: importing
@@ -74,10 +76,10 @@ __all__ = [
     "session_on",
 ]
 
-_MAGIC = b"cf-bell\x01"
+_MAGIC = 8
 _NONCE = 32
 _TAG = 16
-_HELLO = len(_MAGIC) + _NONCE
+_HELLO = _MAGIC + _NONCE
 _CHALLENGE = _NONCE + 32
 IDENTITY = struct.Struct("<BQIIIII")
 # These run for each record, and finding a method again each time is a tenth of what that costs.
@@ -225,6 +227,8 @@ class Session:
     """
 
     __slots__ = ("_rest", "sent")
+    magic = b"cf-bell\x02"
+    """What a hello begins with that asks for such a session."""
     size = _RECORD.size
     """Bytes of one record."""
 
@@ -261,6 +265,7 @@ class Sealed(Session):
     """A session whose records prove that the other side sent them, and sent them in this order."""
 
     __slots__ = ("_heard", "_ours", "_theirs")
+    magic = b"cf-bell\x01"
     size = _RECORD.size + _TAG
 
     def __init__(self, ours: bytes, theirs: bytes) -> None:
@@ -320,7 +325,7 @@ class Host:
         return rest
 
     def _challenge(self) -> bytes:
-        if not _MAGIC.startswith(self._data[: len(_MAGIC)]) or len(self._data) > _HELLO:
+        if not self._kind.magic.startswith(self._data[:_MAGIC]) or len(self._data) > _HELLO:
             raise Forged
         if len(self._data) < _HELLO:
             return b""
@@ -349,7 +354,7 @@ class Guest:
         self._kind = kind
         self._identity = identity
         self._data = b""
-        self.hello = _MAGIC + os.urandom(_NONCE)
+        self.hello = kind.magic + os.urandom(_NONCE)
         self.session: Optional[Session] = None
 
     def feed(self, data: bytes) -> bytes:

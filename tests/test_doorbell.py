@@ -33,6 +33,7 @@ from clusterfutures import doorbell, wire
 from clusterfutures.doorbell import Caller, Doorbell, Event
 from clusterfutures.line import Line, _parse
 from clusterfutures.wire import Identity, Record
+from tests.security import examples
 from tests.support import REPOSITORY, ScriptResult, wait_until
 
 KEY = bytes(range(32))
@@ -305,6 +306,7 @@ class TestRecord:
             Line.start("tcp:127.0.0.1:1", KEY, Identity(-1))
 
 
+@examples(100)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 @example(b"k" * 64, b"")
 @example(b"k" * 65, b"m")
@@ -470,7 +472,7 @@ class TestStrangers:
 
     def test_proof_with_another_key(self, ends: Ends) -> None:
         """A caller that does not care whether the driver is genuine."""
-        bell = ends.bell()
+        bell = ends.bell("tcp")
         sock = ends.raw(bell.address)
         guest = wire.Guest(wire.Mac(OTHER_KEY), wire.IDENTITY.pack(*ME))
         sock.sendall(guest.hello)
@@ -499,7 +501,7 @@ class TestStrangers:
         """Nobody knows what to say next before the challenge is there."""
         bell = ends.bell("tcp")
         sock = ends.raw(bell.address)
-        sock.sendall(wire._MAGIC + bytes(wire._NONCE + 1))
+        sock.sendall(wire.Sealed.magic + bytes(wire._NONCE + 1))
         wait_until(lambda: bell.poll(0.01) or readable(sock), interval=0)
         assert sock.recv(4096) == b""
 
@@ -531,7 +533,7 @@ class TestStrangers:
     def test_squatter_with_a_challenge_of_yesterday(self, ends: Ends) -> None:
         bell = ends.bell("tcp")
         spy = ends.raw(bell.address)
-        spy.sendall(wire._MAGIC + bytes(wire._NONCE))
+        spy.sendall(wire.Sealed.magic + bytes(wire._NONCE))
         wait_until(lambda: bell.poll(0.01) or readable(spy), interval=0)
         recorded = spy.recv(4096)
         assert len(recorded) == wire._CHALLENGE
@@ -665,7 +667,7 @@ class TestBetween:
                     theirs.unpack(bytes(frame))
 
     def test_tampering_with_each_byte_of_the_handshake(self) -> None:
-        sizes = (len(wire._MAGIC) + wire._NONCE, wire._CHALLENGE, wire._PROOF)
+        sizes = (wire._HELLO, wire._CHALLENGE, wire._PROOF)
         for message, size in enumerate(sizes):
             for place in range(size):
                 host, guest = handshake(tamper=(message, place, 1))
@@ -709,18 +711,20 @@ CHUNKS = st.lists(st.binary(max_size=150), max_size=6)
 
 
 class TestFuzz:
+    @examples(100)
     @given(CHUNKS, st.booleans())
     @example([b"GET / HTTP/1.1\r\n\r\n"], False)
     def test_host(self, chunks: list[bytes], after_hello: bool) -> None:
         host = wire.Host(wire.Mac(KEY))
         if after_hello:
-            host.feed(wire._MAGIC + bytes(wire._NONCE))
+            host.feed(wire.Sealed.magic + bytes(wire._NONCE))
         with contextlib.suppress(wire.Forged):
             for chunk in chunks:
                 host.feed(chunk)
         assert host.session is None
         assert host.identity is None
 
+    @examples(100)
     @given(CHUNKS)
     def test_guest(self, chunks: list[bytes]) -> None:
         guest = wire.Guest(wire.Mac(KEY), wire.IDENTITY.pack(*ME))
@@ -729,6 +733,7 @@ class TestFuzz:
                 assert guest.feed(chunk) == b""
         assert guest.session is None
 
+    @examples(100)
     @given(CHUNKS)
     def test_session(self, chunks: list[bytes]) -> None:
         _, session = sessions()
@@ -736,6 +741,7 @@ class TestFuzz:
             for chunk in chunks:
                 assert session.unpack(chunk) == []
 
+    @examples(100)
     @given(
         st.integers(0, 2),
         st.integers(0, 63),
@@ -746,6 +752,7 @@ class TestFuzz:
         size = (len(guest.hello), wire._CHALLENGE, wire._PROOF)[message]
         assert (host.session is None) == (place < size)
 
+    @examples(100)
     @given(
         st.lists(
             st.builds(
@@ -770,6 +777,7 @@ class TestFuzz:
     def test_noise_over_sockets(self, ends: Ends) -> None:
         bell, caller, line = ends.pair("tcp")
 
+        @examples(40)
         @given(CHUNKS)
         def noise(chunks: list[bytes]) -> None:
             with contextlib.closing(ends.raw(bell.address)) as sock:
@@ -782,6 +790,7 @@ class TestFuzz:
         wait_until(lambda: bell.poll(0.01) or not bell._strangers)
         assert works(bell, caller, line)
 
+    @examples(100)
     @given(
         st.text(max_size=60).map("tcp:".__add__)
         | st.tuples(st.ip_addresses(), st.integers()).map(lambda pair: f"tcp:{pair[0]}:{pair[1]}")
@@ -813,7 +822,7 @@ class TestDefence:
                 sock = ends.raw(bell.address)
                 held.append(sock)
                 with contextlib.suppress(OSError):
-                    sock.sendall((wire._MAGIC + os.urandom(20), b"\0" * 4096)[sent[0] % 2])
+                    sock.sendall((wire.Sealed.magic + os.urandom(20), b"\0" * 4096)[sent[0] % 2])
                 sent[0] += 1
                 if len(held) > 300:
                     held.pop(0).close()
@@ -864,7 +873,7 @@ class TestDefence:
             thread.join(20)
         assert not thread.is_alive()
 
-    @pytest.mark.parametrize("drip", [b"", wire._MAGIC, wire._MAGIC + b"1234567"])
+    @pytest.mark.parametrize("drip", [b"", wire.Sealed.magic, wire.Sealed.magic + b"1234567"])
     def test_slow_handshake(self, ends: Ends, monkeypatch: pytest.MonkeyPatch, drip: bytes) -> None:
         bell, caller, line = ends.pair("tcp")
         monkeypatch.setattr(doorbell, "_HANDSHAKE_TIME", 0.3)
@@ -884,7 +893,7 @@ class TestDefence:
         bell = ends.bell("tcp")
         with polled(bell) as events:
             sock = ends.raw(bell.address)
-            drops = iter(wire._MAGIC + bytes(wire._NONCE - 1))
+            drops = iter(wire.Sealed.magic + bytes(wire._NONCE - 1))
 
             def drip() -> bool:
                 with contextlib.suppress(OSError, StopIteration):
