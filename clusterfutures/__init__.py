@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clusterfutures._version import __version__
+    from clusterfutures.checkpoint import Checkpoint
     from clusterfutures.context import TaskContext, current_task
     from clusterfutures.errors import (
         ClusterFuturesError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Preempted,
         RemoteError,
         RunDirectoryError,
+        RunInUse,
         SchedulerUnavailable,
         SubmissionError,
         SubmitLimitReached,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from clusterfutures.futures import ClusterFuture
     from clusterfutures.local import LocalExecutor
     from clusterfutures.registry import Detected, detect, get_executor, register
+    from clusterfutures.resume import reattach
+    from clusterfutures.retries import Retries
     from clusterfutures.serial import SerialExecutor, SerialFuture
     from clusterfutures.slurm import SlurmExecutor
     from clusterfutures.torque import PBSExecutor, TorqueExecutor
@@ -59,6 +63,9 @@ _HOME = {
     "TorqueExecutor": "torque",
     "ClusterFuture": "futures",
     "View": "executor",
+    "Retries": "retries",
+    "reattach": "resume",
+    "Checkpoint": "checkpoint",
     "TaskContext": "context",
     "current_task": "context",
     "SerialExecutor": "serial",
@@ -78,6 +85,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Checkpoint",
     "ClusterFuture",
     "ClusterFuturesError",
     "DependencyFailed",
@@ -96,7 +104,9 @@ __all__ = [
     "PBSExecutor",
     "Preempted",
     "RemoteError",
+    "Retries",
     "RunDirectoryError",
+    "RunInUse",
     "SchedulerUnavailable",
     "SerialExecutor",
     "SerialFuture",
@@ -120,6 +130,7 @@ __all__ = [
     "detect",
     "get_executor",
     "once",
+    "reattach",
     "register",
 ]
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Optional
 
 from clusterfutures.clerk import Clerk
 from clusterfutures.errors import SubmissionError, SubmitLimitReached, WorkerStartError
+from clusterfutures.history import JobPast, Past
 from clusterfutures.logs import LogWriter, frame
-from clusterfutures.obituary import tail
+from clusterfutures.obituary import signal_name, tail
 from clusterfutures.records import KILL, NUMBER, STOP, WANT, Kill
 from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, JobStatus, Scheduler
 from clusterfutures.specification import Specification
@@ -24,6 +25,7 @@ log = logging.getLogger("clusterfutures")
 
 GATHER = 0.05  # seconds in which tasks that come together add to one submission
 GATHER_AT_MOST = 1.0  # seconds for which what keeps coming is gathered
+WORRY = 0.4  # of the usual interval, between questions while a supervisor is silent
 DRIFT = 3.0  # seconds by which the end of a wall time must have moved to be worth telling
 FAILED_STARTS = 3  # jobs in a row that end before a worker of theirs was ready
 
@@ -77,6 +79,7 @@ class Element:
         self.staying = 0  # workers, at most, that it still has while it is leaving
         self.leaving = False  # it gets no more workers, and ends with those that it has
         self.cancelled = False  # by us
+        self.inherited = False  # from another driver: what it ended of is not for us to judge
         self.gave_up = ""
         self.status = JobStatus(JobState.UNKNOWN)
         self.missed = 0.0  # since when the scheduler does not know it; 0 if it does
@@ -130,6 +133,7 @@ class Allocation:
         self._missed_since = 0.0  # when workers were first wanted that nobody was asked for
         self._unneeded: dict[WorkerRef, float] = {}  # to be withdrawn: since when
         self._failed_starts: set[int] = set()  # jobs in a row that came to nothing
+        self._starts: dict[int, dict[int, int]] = {}  # the last one by job and element, if looked for
         self._asking = False
         self._answers = True  # the scheduler did, the last time
         self._asked = 0.0
@@ -146,6 +150,11 @@ class Allocation:
     def kind_of(self, job: int) -> int:
         """The kind of tasks that a job is for."""
         return self._kinds[job]
+
+    def id_of(self, supervisor: WorkerRef, own: Optional[str]) -> Optional[str]:
+        """The id of a job that calls itself `own`, if anything: it need not know its cluster's name."""
+        element = self.elements.get(supervisor)
+        return element.job_id if own and element is not None else own
 
     # -- growing and shrinking ------------------------------------------------------------------
 
@@ -273,13 +282,14 @@ class Allocation:
         self._kinds.append(kind)
         try:
             self._run.make_job(job)
-            specification.write(self._run, job)
+            specification._replace(kind=kind, elements=len(wants)).write(self._run, job)
         except OSError as error:
             self._break(f"cannot write the job's specification: {error}", error)
             return None
         return Submission(self._recipes[kind].request(self._run, job, len(wants)), kind, each, wants)
 
     def _accepted(self, submission: Submission, ids: list[str]) -> None:
+        self._note_ids(submission, ids)
         self._watch_closely()
         log.debug("submitted job %s for %d workers", ids[0], sum(submission.wants))
         before = set(self.elements)
@@ -297,7 +307,14 @@ class Allocation:
             if not self._run.shared:
                 self._events.came(element)  # elsewhere it may wait for hours, and looking costs the server
 
+    def _note_ids(self, submission: Submission, ids: list[str]) -> None:
+        try:
+            self._run.note_ids(submission.request.job, ids)
+        except OSError as error:  # another driver would have to ask for them
+            log.warning("could not write the ids of job %d: %s", submission.request.job, error)
+
     def _refused(self, submission: Submission, error: Exception) -> None:
+        self._note_ids(submission, [])
         if isinstance(error, (SubmitLimitReached, TooLarge)):
             return  # with less, or later, it will be accepted
         if isinstance(error, SubmissionError):
@@ -310,6 +327,27 @@ class Allocation:
         error.__cause__ = cause
         self._events.broken(error)
 
+    # -- jobs of another driver of this run -----------------------------------------------------
+
+    def restore(self, past: Past) -> None:
+        """Take over its jobs; what may live is an element again, of which the scheduler is asked."""
+        self.alive.update(worker.ref.supervisor for worker in past.workers if worker.account.ready)
+        for job in past.jobs:
+            self._kinds.append(job.specification.kind if job.specification is not None else 0)
+            if job.specification is not None and job.ids:
+                request = self._recipes[job.specification.kind].request(self._run, job.number, len(job.ids))
+                self._scheduler.adopt(request, job.ids)
+                self._restore_job(job, job.specification, job.ids)
+
+    def _restore_job(self, job: JobPast, specification: Specification, ids: Sequence[str]) -> None:
+        for index, past in job.supervisors.items():
+            inbox = self._run.inbox_writer(past.ref)
+            inbox.go_on_after(past.inbox)
+            element = Element(past.ref, ids[index], inbox, specification.kind, past.want)
+            element.inherited = True
+            self.elements[past.ref] = element
+            self._resume(element)
+
     # -- asking ---------------------------------------------------------------------------------
 
     def ask(self, at_once: bool = False) -> None:
@@ -318,7 +356,7 @@ class Allocation:
         hurried = self.closed or self.urgent
         interval = self._scheduler.closing_interval if hurried else self._interval
         if self.worried:
-            interval = min(interval, self._scheduler.interval)
+            interval = min(interval, WORRY * self._scheduler.interval)
         if self._asking or not self.elements or (now - self._asked < interval and not at_once):
             return
         self._asking, self._asked = True, now
@@ -328,7 +366,7 @@ class Allocation:
             self._events.post(lambda: self._answered(elements, found, error))
 
         # At its own time, an answer that another executor got just before is as good.
-        max_age = 0.0 if hurried or at_once else 0.9 * self._interval
+        max_age = 0.0 if hurried or at_once else 0.9 * interval
         self._clerk.do(then, self._scheduler.poll, [element.job_id for element in elements], max_age)
 
     def _answered(
@@ -343,6 +381,7 @@ class Allocation:
         if not self._answers:
             log.info("the scheduler answers again")
         self._answers = True
+        self._starts.clear()
         changed = False
         for element in asked:
             if element.ref in self.elements:
@@ -378,13 +417,13 @@ class Allocation:
         if status.state is JobState.RUNNING:
             self._note_end(element, math.inf if status.time_left is None else now + status.time_left)
         if status.state.ended:
-            self._ended(element, status)
+            self._ended(self._last_start(element, status), status)
         elif status.hopeless and not element.cancelled:
             element.gave_up = f"it can never start: {status.hopeless}"
             self._cancel([element])
         elif (restart := _restart(element.ref.restart, before, status)) is not None:
             self._start_anew(element, restart, status)
-        elif status.state is JobState.ENDING:
+        elif status.state is JobState.ENDING or status.ends_as is not None:
             self._ending(element, status)
         return (before.state, before.text) != (status.state, status.text)
 
@@ -394,12 +433,12 @@ class Allocation:
         # At the end nothing more is awaited from it: many servers forget a job as soon as it has ended.
         grace = self._scheduler.closing_interval if self.closed else self._scheduler.grace
         if now - element.missed >= grace:
-            text = "the scheduler does not know it any more"
-            self._ended(element, JobStatus(JobState.UNKNOWN, text=text))
+            status = JobStatus(JobState.UNKNOWN, text="the scheduler does not know it any more")
+            self._ended(self._last_start(element, status), status)
 
     def _ending(self, element: Element, status: JobStatus) -> None:
         outlook = status if status.ends_as is None else status._replace(state=status.ends_as)
-        if self.closed:
+        if self.closed and status.state is JobState.ENDING:
             self._ended(element, outlook)  # how long a site cleans up after it is not waited for
         elif status.ends_as is not None:
             self._events.ending(element, outlook)
@@ -418,7 +457,7 @@ class Allocation:
         self._events.gone(element, status)
         self.elements.pop(element.ref, None)
         element.inbox.abandon()
-        if element.ref in self.alive or self.closed or element.leaving:
+        if element.ref in self.alive or self.closed or element.leaving or element.inherited:
             return
         if status.state in self.planned and not element.gave_up:
             return
@@ -426,7 +465,7 @@ class Allocation:
         why = self._why(element, status)
         log.warning("job %s ended before a worker was ready: %s", element.job_id, why)
         if len(self._failed_starts) >= self._recipes[element.kind].failed_starts or element.gave_up:
-            self._give_up_starting(element.kind, WorkerStartError(f"no worker could be started: {why}"))
+            self._give_up_starting(element.kind, self._start_error(element, status, why))
 
     def _give_up_starting(self, kind: int, error: WorkerStartError) -> None:
         """That is the end of the run, unless there are workers that go on without more of them."""
@@ -445,6 +484,19 @@ class Allocation:
         how += [] if status.signal is None else [f"signal {status.signal}"]
         how += [status.text] if status.text else []
         return f"job {element.job_id}, which should start them, has ended: {', '.join(how)}\n{said}"
+
+    def _start_error(self, element: Element, status: JobStatus, why: str) -> WorkerStartError:
+        path = self._run.element_log(*element.log_of)
+        return WorkerStartError(
+            f"no worker could be started: {why}",
+            job_id=element.job_id,
+            node=status.node,
+            state=status.text or status.state.value,
+            exit_code=status.exit_code,
+            signal=None if status.signal is None else signal_name(status.signal),
+            stderr_tail=tail(path),
+            log_path=path,
+        )
 
     def ready(self, supervisor: WorkerRef) -> None:
         """A worker of this supervisor is ready: jobs like this one can be started."""
@@ -470,22 +522,27 @@ class Allocation:
 
     def begun(self) -> list[WorkerRef]:
         """Of all that wait, those that have begun: one listing a job tells, and no look at each."""
-        found: list[WorkerRef] = []
-        for job in {ref.job for ref in self.elements if not self._events.heard(ref)}:
-            try:
-                found += self._run.begun(job)
-            except OSError as error:
-                log.warning("cannot see which elements of job %d have begun: %s", job, error)
-        return found
+        jobs = {ref.job for ref in self.elements if not self._events.heard(ref)}
+        return [ref for job in jobs for ref in self._begun(job)]
+
+    def _begun(self, job: int) -> list[WorkerRef]:
+        try:
+            return self._run.begun(job)
+        except OSError as error:
+            log.warning("cannot see which elements of job %d have begun: %s", job, error)
+            return []
 
     def gave_up(self, ref: WorkerRef, reason: str) -> None:
         """A supervisor says that its workers die before they are ready."""
         element = self.elements.get(ref)
         if element is not None and not self.closed:
-            home = WorkerRef(*ref[:3], 0, 0)
-            element.gave_up = f"{reason}\n{tail(self._run.stderr(home))}"
+            path = self._run.stderr(WorkerRef(*ref[:3], 0, 0))
+            said = tail(path)
+            element.gave_up = f"{reason}\n{said}"
             if ref not in self.alive:
-                self._break(f"no worker could be started: {element.gave_up}")
+                text = f"no worker could be started: {element.gave_up}"
+                known = {"job_id": element.job_id, "stderr_tail": said, "log_path": path}
+                self._events.broken(WorkerStartError(text, **known))
 
     # -- elements that the scheduler starts anew ------------------------------------------------
 
@@ -499,7 +556,23 @@ class Allocation:
                 self._start_anew(element, supervisor.restart, JobStatus(JobState.UNKNOWN))
                 return
 
-    def _start_anew(self, element: Element, restart: int, status: JobStatus) -> None:
+    def _last_start(self, element: Element, status: JobStatus) -> Element:
+        """The element as it was started last, perhaps without our notice: what was written then counts."""
+        last = status.restarts
+        if last is None and not self.closed:  # as from accounts, which do not tell it
+            last = self._last_seen(element.ref)
+        if last is None or last <= element.ref.restart or element.cancelled:
+            return element
+        return self._start_anew(element, last, status)
+
+    def _last_seen(self, ref: WorkerRef) -> int:
+        """The last start of an element that has left a directory; a job is listed once for each answer."""
+        if ref.job not in self._starts:
+            begun = sorted(self._begun(ref.job))
+            self._starts[ref.job] = {other.element: other.restart for other in begun}
+        return self._starts[ref.job].get(ref.element, 0)
+
+    def _start_anew(self, element: Element, restart: int, status: JobStatus) -> Element:
         log.info("job %s was put back into the queue by the scheduler: %s", element.job_id, status.text)
         self._events.gone(element, JobStatus(JobState.PREEMPTED, text=f"requeued: {status.text}"))
         del self.elements[element.ref]
@@ -510,6 +583,7 @@ class Allocation:
         again.status, again.leaving = status, element.leaving
         self._resume(again)
         self._events.came(again)
+        return again
 
     def _resume(self, element: Element) -> None:
         """Have an element that starts anew go on as before."""

@@ -11,20 +11,36 @@ to the logs.  `_io` is taken first.  Futures are resolved with neither held, sin
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
-from clusterfutures.errors import OutcomeNotWritten, TaskKilled, twin_of
+from clusterfutures import payload
+from clusterfutures.errors import (
+    DependencyFailed,
+    JobCancelled,
+    OptionError,
+    OutcomeNotWritten,
+    OutOfMemory,
+    Preempted,
+    RunDirectoryError,
+    TaskKilled,
+    TimeLimitReached,
+    WorkerLost,
+    twin_of,
+)
 from clusterfutures.futures import ClusterFuture, FutureSink, Piece, Printed, Raised, Row, Settled, Sink
+from clusterfutures.history import Outcome, Past, Runs, Tasks, WorkerPast, fates
 from clusterfutures.journal import BATCH_TASKS, Fresh, Function, Journal, Policy, Run
+from clusterfutures.kinds import Kinds
 from clusterfutures.logs import LogWriter, frame
+from clusterfutures.nodes import LOSSES, Nodes
 from clusterfutures.obituary import Post, worker_lost
 from clusterfutures.queued import QueuedTasks
 from clusterfutures.records import (
-    ASKED,
     LEAVE,
     OUTCOME_HEAD,
     RAISED,
@@ -44,14 +60,27 @@ log = logging.getLogger("clusterfutures")
 _new = tuple.__new__  # half of what calling a named tuple's class costs
 
 LONE_BYTES = 1 << 16  # a lone call stays in memory until it is done, which larger ones should not
-FREE_RERUNS = 10  # times that a task may lose its worker to the site's own plans, at no charge
+
+
+NO_FAULT_OF_THE_NODE = (OutOfMemory, TimeLimitReached, Preempted, JobCancelled, TaskKilled)
+
+
+class Result(NamedTuple):
+    """An outcome of task `number` of `run`: `cost` is a `Cost`, `data` a pickled value or error."""
+
+    run: Run
+    number: int
+    status: int
+    cost: tuple[Any, ...]
+    ref: WorkerRef
+    data: bytes
 
 
 class Dispatcher:
     """All tasks of one run.
 
     `ring` is called with a worker after something was written to its inbox, `wake` when a thread other than
-    the watching one has left work for it.
+    the watching one has left work for it.  `kinds` are the kinds of tasks by what their workers need.
     """
 
     def __init__(
@@ -62,12 +91,13 @@ class Dispatcher:
         job_per_task: bool,
         ring: Callable[[WorkerRef, LogWriter], None],
         wake: Callable[[], None],
+        kinds: Kinds,
     ) -> None:
         self.run = run
         self.hold: Optional[object] = None  # keeps the run's directory; each future has it, too
         self.journal = Journal(run)
         self.max_workers = max_workers
-        self._ring, self._wake = ring, wake
+        self._ring, self._wake, self._kinds = ring, wake, kinds
         self._lock = threading.Lock()
         self._io = threading.Lock()
         self._changed = threading.Condition(self._lock)  # the number of active workers
@@ -75,6 +105,7 @@ class Dispatcher:
         self._fresh: list[Fresh] = []
         self._waiting = WaitingRoom(self.journal.keep, self._waited, self._waited_in_vain)
         self._roster = Roster(max_tasks)
+        self._nodes = Nodes()
         self._futures = FutureSink()
         self.queued = self._make_queued()
         self._job_per_task = job_per_task
@@ -85,7 +116,6 @@ class Dispatcher:
         self._dropping = False
         self._sweep = False  # some pending futures may have been cancelled
         self._ends: dict[WorkerRef, float] = {}  # when the wall time of a supervisor's job does
-        self._kinds = 1
         self._demand = 0  # workers asked for by the user rather than by tasks
         self.deaf = False  # no doorbell: the watching thread must be told that there is something to look for
         self.unfinished = 0
@@ -103,6 +133,8 @@ class Dispatcher:
     ) -> ClusterFuture[Any]:
         """One task with a future."""
         future: ClusterFuture[Any] = ClusterFuture(self)
+        if policy.name:
+            future.name = policy.name
         if not parents and self._give(future, style, function, body, policy):
             return future
         with self._lock:
@@ -136,7 +168,8 @@ class Dispatcher:
                 member = self._roster.idle(policy.kind) if lone else None
                 if member is None:
                     return False
-                run = Run.lone(self._register(future), style, function, body, self._futures, policy)
+                number, known_as = self._register(future), self.journal.policy(policy)
+                run = Run.lone(number, style, function, body, self._futures, policy, known_as)
                 future._begin(member.post)
                 member.take([run])
             if self.run.shared:
@@ -215,12 +248,94 @@ class Dispatcher:
         self._sweep = True
         self._wake()
 
+    # -- going on with the run of another driver ------------------------------------------------
+
+    def restore(self, past: Past) -> list[ClusterFuture[Any]]:
+        """Take over all tasks; returns their futures, in the order in which they were submitted.
+
+        For a dispatcher that has done nothing yet.  What has an outcome is resolved; what a worker has that
+        may live stays with it; what a dead one was at is lost; all else is pending, or waits.
+        """
+        found, runs = fates(past), Runs(past.tasks, self._futures)
+        futures: list[ClusterFuture[Any]] = [ClusterFuture(self) for _ in range(found.tasks)]
+        for number, future in enumerate(futures):
+            future.task, future.name = number, past.tasks.name(number) or None
+        self._futures.futures.update(enumerate(futures))
+        self._next, self.unfinished = found.tasks, found.tasks - len(found.cancelled)
+        for number in found.cancelled:
+            self._futures.cancel(number, 1)
+        for worker in past.workers:
+            if not worker.dead:
+                self._restore_member(worker, runs.of(found.kept[worker.ref]))
+        self._restore_results(found.results, runs)
+        for number in found.results:
+            futures[number].queue_time = None  # nobody has written it down
+        for number, attempt, worker in found.lost:
+            (run,) = runs.of([(number, attempt)])
+            self._lost(run, _member(self.run, worker), worker.ended, worker.status)
+        for number in found.missing:
+            text = f"task {number} had not been written when its driver ended, or cannot be read any more"
+            self._fail(self._futures, [number], RunDirectoryError(text, self.run.path))
+        self._roster.append(runs.of(found.pending))
+        for task in found.waiting:
+            self._waiting.enter(runs.fresh(task), [_parent(futures, parent) for parent in task.parents])
+        return futures
+
+    def rerun(self, numbers: Sequence[int], tasks: Tasks) -> list[ClusterFuture[Any]]:
+        """Submit these tasks of the run again, as further ones; returns their futures, in that order.
+
+        One that never began, since what it waits for failed, waits for the further future of that.  Raises
+        ValueError, and submits nothing, for what is no task, or cannot be run without others.
+        """
+        runs = Runs(tasks, self._futures)
+        calls = {number: runs.call(number, self.run) for number in sorted(set(numbers))}
+        for number, call in calls.items():
+            for parent in call.parents:
+                if parent not in calls:
+                    what = "a future of elsewhere" if parent < 0 else f"task {parent}: rerun that as well"
+                    raise ValueError(f"task {number} never began, and waits for {what}")
+        futures: dict[int, ClusterFuture[Any]] = {}
+        for number, (style, function, body, waits_for, policy) in calls.items():  # parents come first
+            parents: list[Future[Any]] = [futures[parent] for parent in waits_for]
+            futures[number] = self.add(style, function, body, parents, policy)
+        return [futures[number] for number in numbers]
+
+    def _restore_member(self, worker: WorkerPast, assigned: Sequence[Run]) -> None:
+        """A worker that may live, with what it has not done yet."""
+        member = _member(self.run, worker)
+        member.inbox.go_on_after(worker.inbox)
+        member.inbox.publish()  # what the other driver had no time for
+        member.assigned.extend(assigned)
+        member.since = time.monotonic()
+        self._roster.members[worker.ref] = member
+        if worker.lone and not worker.claimed:
+            self.queued.enter(member)
+            return
+        for run in assigned:
+            run.began = member.since
+            run.sink.begin(run.first, run.count, member.post)
+
+    def _restore_results(self, results: Mapping[int, Outcome], runs: Runs) -> None:
+        """What was done is done; errors that were worth another attempt are so still."""
+        settled: list[Settled] = []
+        for number, found in results.items():
+            (run,) = runs.of([(number, found.attempt)])
+            _, _, status, *cost = OUTCOME_HEAD.unpack_from(found.body)
+            result = Result(run, number, status, tuple(cost), found.worker, found.body[OUTCOME_HEAD.size :])
+            if status == RAISED and run.policy.retries.on:
+                self._raised(result, settled, set())
+            else:
+                self._settle(result, settled, set())
+        self._settled += settled
+        self.deliver()
+
     # -- waiting for futures --------------------------------------------------------------------
 
     def _wait_for(self, fresh: Fresh, parents: list[Future[Any]]) -> None:
         try:
             numbers = [self._number_of(parent) + 1 for parent in parents]
-            self.journal.waiting(fresh.first, fresh.style, fresh.function, fresh.bodies[0], numbers)
+            first, style, function, bodies, _, policy = fresh
+            self.journal.waiting(first, style, function, bodies[0], numbers, policy)
         except OSError as error:
             self._fail(fresh.sink, [fresh.first], error)
             return
@@ -269,6 +384,7 @@ class Dispatcher:
         sweep, self._sweep = self._sweep, False  # first: what is cancelled from here on is for the next turn
         withdrawn = self.queued.withdraw() if sweep and self.queued else []
         with self._lock:
+            self._roster.wake(time.monotonic())
             swept = withdrawn + (self._drop_cancelled() if sweep else [])
             bundles = [] if self._job_per_task else self._roster.deal()
             recalls = self._roster.recalls()
@@ -341,10 +457,13 @@ class Dispatcher:
 
     def _drop_cancelled(self) -> list[int]:
         gone: list[int] = []
-        for run in self._roster.take_all():
+
+        def keep(run: Run) -> Iterable[Run]:
             cancelled = run.sink.sweep(run.first, run.count)
-            gone += cancelled
-            self._roster.append(list(without(run, cancelled)))
+            gone.extend(cancelled)
+            return without(run, cancelled)
+
+        self._roster.sift(keep)
         return gone + self._waiting.sweep()
 
     # -- what workers tell (watching thread) ----------------------------------------------------
@@ -367,15 +486,25 @@ class Dispatcher:
                 self.queued.started(member)
             self._changed.notify_all()
         self._tell_end([member])
+        if post.node in self._nodes.left_out:  # its job was submitted before that was so
+            self.dismiss_all(ref.supervisor)
 
     def set_end(self, supervisor: WorkerRef, ends: float) -> None:
         """The wall time of a supervisor's job will be over at `ends` (monotonic clock, seconds)."""
         self._ends[supervisor] = ends
         self._tell_end([m for m in self.members() if m.ready and m.ref.supervisor == supervisor])
 
-    def forget(self, supervisor: WorkerRef) -> None:
-        """A supervisor and its workers are gone."""
+    def forget(self, supervisor: WorkerRef, status: JobStatus) -> None:
+        """A supervisor and its workers are gone; `status` is what the scheduler says of its job."""
         self._ends.pop(supervisor, None)
+        if not (status.state.ended or status.state is JobState.UNKNOWN):
+            return  # it was given up, and may still run
+        if self._job_per_task and status.state is JobState.COMPLETED:
+            return  # its outcome says the same
+        try:
+            self.journal.gone(supervisor, status)
+        except OSError as error:
+            log.warning("could not write that job %d is over: %s", supervisor.job, error)
 
     def _tell_end(self, members: Sequence[Member]) -> None:
         """As a duration: clocks of nodes differ.  Who gets no further task need not know."""
@@ -404,15 +533,20 @@ class Dispatcher:
         """Outcomes from a worker, in the order in which it wrote them."""
         settled: list[Settled] = []
         rows: set[Row] = set()
+        doubtful: list[Result] = []
         with self._lock:
             member = self._roster.members.get(ref)
             if member is None:
                 return  # it was given up; its tasks are somebody else's
             for body in bodies:
-                self._outcome(member, body, settled, rows)
+                self._outcome(member, body, settled, rows, doubtful)
             member.since = time.monotonic()
+            if member.post.node is not None:
+                self._nodes.well(member.post.node, member.since)
             if not member.assigned:
                 self._roster.overhead.observe(member.since - member.busy_until)
+        for result in doubtful:
+            self._raised(result, settled, rows)
         self._settled += settled
         for row in rows:
             row.arrived()
@@ -423,8 +557,18 @@ class Dispatcher:
         for item in settled:
             item.deliver()
 
-    def _outcome(self, member: Member, body: bytes, settled: list[Settled], rows: set[Row]) -> None:
-        """One outcome; the hot path of the driver, lock held."""
+    def _outcome(
+        self,
+        member: Member,
+        body: bytes,
+        settled: list[Settled],
+        rows: set[Row],
+        doubtful: list[Result],
+    ) -> None:
+        """One outcome; the hot path of the driver, lock held.
+
+        Errors that may be worth another attempt are `doubtful`: to look at them runs the user's code.
+        """
         head = OUTCOME_HEAD.unpack_from(body)
         number, attempt, status, wall = head[:4]
         cost = head[3:]
@@ -434,8 +578,20 @@ class Dispatcher:
         if run is None or run.attempt != attempt:
             log.warning("worker %s: outcome of task %d, which it does not have", member.ref, number)
             return
+        result = _new(Result, (run, number, status, cost, member.ref, body[OUTCOME_HEAD.size :]))
+        if status == RAISED and run.policy.retries.on:
+            doubtful.append(result._replace(run=run.part(run.done, 1)))
+        else:
+            self._settle(result, settled, rows)
+        member.stdout, member.stderr = cost[-2:]
+        member.account(run, wall)
+        if self._doomed:
+            self._doomed.pop(number, None)
+
+    def _settle(self, result: Result, settled: list[Settled], rows: set[Row]) -> None:
+        """A task is done; lock held."""
+        run, number, status, cost, ref, data = result
         sink = run.sink
-        data = body[OUTCOME_HEAD.size :]
         if status == RAISED:
             self.failures += 1
         if type(sink) is Piece:
@@ -443,16 +599,23 @@ class Dispatcher:
             rows.add(sink.row)
         else:
             future = self._futures.futures.pop(number)
-            future.attempt, future.exit_code = attempt, 0
+            future.attempt, future.exit_code = run.attempt, 0
             queued = run.began + run.elapsed - future._submitted
             future.queue_time = queued if queued > 0.0 else 0.0
-            future._cost, future._ran_by = _new(Cost, cost), member.ref
+            future._cost, future._ran_by = _new(Cost, cost), ref
             settled.append(Settled(future, status, data))
-        member.stdout, member.stderr = cost[-2:]
         self.unfinished -= 1
-        member.account(run, wall)
-        if self._doomed:
-            self._doomed.pop(number, None)
+
+    def _raised(self, result: Result, settled: list[Settled], rows: set[Row]) -> None:
+        """A task has raised what may be worth another attempt: its retries say whether it is."""
+        run, error = result.run, payload.loads_error(result.data)
+        if self._again(run, error):
+            return
+        if run.earlier:
+            payload.note(error, _told(run.earlier))
+            result = result._replace(data=payload.dumps_error(error))
+        with self._lock:
+            self._settle(result, settled, rows)
 
     def outcome_lost(self, number: int, errno: int) -> None:
         """A task ran, but its outcome could not be written."""
@@ -514,28 +677,64 @@ class Dispatcher:
         """The task of `run`, a single one, is lost with its worker, which was running it or was to run it."""
         error = worker_lost(self.run, member.ref, member.post, ended, run.first, status, member.ready)
         log.info("%s", error)
+        self._blame(error)
+        if self._again(run, error):
+            return
+        if run.earlier:
+            error.earlier = list(run.earlier)
+            error.args = (f"{error}\n{_told(run.earlier)}",)
         with self._lock:
-            again = self._again(run, ended, status)
-            if again is not None:
-                self._roster.push_front(again)
-                return
             future = self._futures.futures.get(run.first)
             if run.sink is self._futures and future is not None:
                 future.attempt, future.exit_code = run.attempt, error.exit_code
                 future._printed = Printed(member.ref, (member.stdout, -1), (member.stderr, -1))
         self._fail(run.sink, [run.first], error)
 
-    def _again(self, run: Run, ended: Optional[Ended], status: Optional[JobStatus]) -> Optional[Run]:
-        """The next attempt at a lost task, if it is to have one; what the site planned is free of charge."""
-        if self.broken or (ended is not None and ended.reason == ASKED):
-            return None
-        planned = status is not None and status.state is JobState.PREEMPTED
-        free = planned and run.free < FREE_RERUNS
-        if not free and run.attempt - run.free >= run.policy.retries:
-            return None
+    def _blame(self, error: WorkerLost) -> None:
+        """Leave out a node that loses one task after the other, before it has had them all."""
+        node = error.node
+        if node is None or isinstance(error, NO_FAULT_OF_THE_NODE):
+            return
+        with self._lock:
+            if not self._nodes.lost(node, time.monotonic()):
+                return
+        try:
+            self._kinds.leave_out(node)
+        except OptionError as refusal:
+            log.warning("node %s loses one task after the other, and cannot be left out: %s", node, refusal)
+            return
+        log.warning(
+            "node %s has lost %d tasks in a row, while others ended elsewhere: no further job is sent there",
+            node,
+            LOSSES,
+        )
+        for member in self.members():
+            if member.post.node == node:
+                self.dismiss_all(member.ref.supervisor)
+
+    def _again(self, run: Run, error: BaseException) -> bool:
+        """Have the task of `run`, a single one, tried again, if its retries allow it after this `error`."""
+        policy, retries = run.policy, run.policy.retries
+        asked = {**self._kinds.needs(policy.kind), "timeout": policy.timeout}
+        free, charged = retries.free(error, run.free), run.attempt - run.free
+        if not free and not retries.allow(error, charged, asked):
+            return False
         again = run.part(0, 1, run.attempt + 1)
         again.free += free
-        return again
+        again.earlier += (f"attempt {run.attempt}: {_first_line(error)}",)
+        changes = retries.changes(error, asked)
+        timeout = changes.pop("timeout", policy.timeout)
+        kind = self._kinds.find(changes, policy.kind) if changes else policy.kind
+        again.policy = policy._replace(timeout=timeout, kind=kind)
+        pause = 0.0 if free else retries.pause(charged + 1)
+        with self._lock:
+            if self.broken or self._dropping:
+                return False
+            if pause:
+                self._roster.rest(again, time.monotonic() + pause)
+            else:
+                self._roster.push_front(again)
+        return True
 
     # -- ending tasks ---------------------------------------------------------------------------
 
@@ -564,6 +763,7 @@ class Dispatcher:
 
     def doomed(self) -> list[tuple[WorkerRef, int]]:
         """Tasks to be killed, and who has them; asked for until they are gone, as one may not run yet."""
+        self._fail_doomed()
         with self._lock:
             found = []
             for number in self._doomed:
@@ -573,15 +773,18 @@ class Dispatcher:
             return found
 
     def _fail_doomed(self) -> None:
-        """Tasks to be killed that are nobody's by now, since their worker died under another one."""
+        """Tasks to be killed that are nobody's: their worker died under another one, or they rest."""
         gone: list[int] = []
+
+        def keep(run: Run) -> Iterable[Run]:
+            doomed = [n for n in range(run.first, run.first + run.count) if n in self._doomed]
+            gone.extend(doomed)
+            return without(run, doomed)
+
         with self._lock:
             if not self._doomed:
                 return
-            for run in self._roster.take_all():
-                doomed = [n for n in range(run.first, run.first + run.count) if n in self._doomed]
-                gone += doomed
-                self._roster.append(list(without(run, doomed)))
+            self._roster.sift(keep)
         for number in gone:
             self._fail(self._futures, [number], TaskKilled(f"task {number} was killed on request"))
 
@@ -643,25 +846,26 @@ class Dispatcher:
             return share_out(tasks, self.max_workers)
 
     def _tasks_by_kind(self) -> dict[int, int]:
-        if self._kinds == 1:  # nearly always, and then they need not be counted
-            return {0: self.unfinished - len(self._waiting)}
+        if len(self._kinds) == 1:  # nearly always, and then they need not be counted
+            return {0: self.unfinished - len(self._waiting) - self._roster.at_rest}
         tasks = self._roster.tasks()
         for fresh in self._fresh:
             tasks[fresh.policy.kind] = tasks.get(fresh.policy.kind, 0) + len(fresh.bodies)
         return tasks
 
-    def new_kind(self) -> int:
-        """The number of another kind of tasks."""
-        with self._lock:
-            self._kinds += 1
-            return self._kinds - 1
-
     @property
     def stirring(self) -> bool:
         """Whether there is anything to write, to assign, to kill or to end."""
+        roster = self._roster
         return bool(
-            self._fresh or self._roster.busy or self._sweep or self._doomed or self.closing
+            self._fresh or roster.busy or self._sweep or self._doomed or self.closing or not self.patience
         )
+
+    @property
+    def patience(self) -> float:
+        """Seconds until the next of the tasks that rest before another attempt is due; inf if none does."""
+        due = self._roster.due
+        return due if due == math.inf else max(due - time.monotonic(), 0.0)
 
     @property
     def uneven(self) -> bool:
@@ -787,3 +991,38 @@ class Dispatcher:
             if member is None or member.current != future.task:
                 return None
             return Printed(member.ref, (member.stdout, -1), (member.stderr, -1))
+
+
+def _member(run: RunDirectory, worker: WorkerPast) -> Member:
+    """A worker of the past."""
+    account, ready = worker.account, worker.account.ready
+    post = Post(str(worker.ref), worker.pid, None, None)
+    if ready is not None:
+        post = Post(str(worker.ref), ready.pid, ready.node, ready.job_id)
+    member = Member(worker.ref, run.inbox_writer(worker.ref), post, worker.kind)
+    member.ready, member.recalled = ready is not None, account.recalled
+    member.leaving = account.leaving or worker.lone
+    member.given = len(account.outcomes) + len(account.left)
+    if account.outcomes:
+        member.stdout, member.stderr = OUTCOME_HEAD.unpack_from(account.outcomes[-1])[-2:]
+    return member
+
+
+def _parent(futures: Sequence[Future[Any]], number: int) -> Future[Any]:
+    """The future that a task waits for, by its number in a record of such a task."""
+    if number:
+        return futures[number - 1]
+    foreign: Future[Any] = Future()
+    foreign.set_exception(DependencyFailed("it was no task of this run, and is gone with the driver"))
+    return foreign
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error)
+    text = text.splitlines()[0] if text else ""
+    return text if isinstance(error, WorkerLost) else f"{type(error).__name__}: {text}"
+
+
+def _told(earlier: Sequence[str]) -> str:
+    """The earlier attempts at a task, for the text of its last error."""
+    return "\n".join(["earlier attempts:", *(f"  {line}" for line in earlier)])

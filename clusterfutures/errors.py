@@ -26,6 +26,7 @@ __all__ = [
     "Preempted",
     "RemoteError",
     "RunDirectoryError",
+    "RunInUse",
     "SchedulerUnavailable",
     "SubmissionError",
     "SubmitLimitReached",
@@ -63,6 +64,25 @@ class RunDirectoryError(ClusterFuturesError, OSError):
     def __init__(self, message: str, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class RunInUse(RunDirectoryError):
+    """Another process drives the run: `reattach` while the program that made it lives, for one.
+
+    Attributes, beside `path`: `host` (str), `pid` (int), `since` (str, its own local time), each of that
+    process, None where it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: str = "",
+        host: Optional[str] = None,
+        pid: Optional[int] = None,
+        since: Optional[str] = None,
+    ) -> None:
+        super().__init__(message, path)
+        self.host, self.pid, self.since = host, pid, since
 
 
 class TaskPicklingError(ClusterFuturesError, pickle.PicklingError):
@@ -103,8 +123,53 @@ class OutcomeNotWritten(ClusterFuturesError, OSError):
     """
 
 
-class WorkerStartError(ClusterFuturesError, BrokenProcessPool):
-    """No worker could be started: its interpreter is missing, too old, or lacks the package."""
+class SchedulerUnavailable(ClusterFuturesError):
+    """The scheduler does not answer.  Nothing is known to have changed."""
+
+
+class InitializerFailed(ClusterFuturesError, BrokenProcessPool):
+    """The initializer raised in a worker; `__cause__` is its own exception."""
+
+
+class WorkerLost(ClusterFuturesError, BrokenProcessPool):
+    """The worker died while it ran this task; except for `WorkerStartError`, all others live on.
+
+    Attributes, each None where it is not known:
+
+    - `worker` (str), `pid` (int), `node` (str), `job_id` (str);
+    - `state` (str), the scheduler's word for how the job ended;
+    - `exit_code` (int) or `signal` (str, as ``"SIGKILL"``);
+    - `stderr_tail` (str), the last lines that the worker wrote to its standard error;
+    - `log_path` (str), the file that those lines are from;
+    - `earlier` (list of str): how the earlier attempts at the task ended, a line each.
+    """
+
+    def __init__(self, message: str, **known: Any) -> None:
+        super().__init__(message)
+        self.worker: Optional[str] = known.pop("worker", None)
+        self.pid: Optional[int] = known.pop("pid", None)
+        self.node: Optional[str] = known.pop("node", None)
+        self.job_id: Optional[str] = known.pop("job_id", None)
+        self.state: Optional[str] = known.pop("state", None)
+        self.exit_code: Optional[int] = known.pop("exit_code", None)
+        self.signal: Optional[str] = known.pop("signal", None)
+        self.stderr_tail: str = known.pop("stderr_tail", "")
+        self.log_path: Optional[str] = known.pop("log_path", None)
+        self.earlier: list[str] = known.pop("earlier", [])
+        if known:
+            raise TypeError(f"unknown attributes {sorted(known)}")
+
+    def __reduce__(self) -> Any:
+        # The default would call the class with the message alone and lose nothing but order; being
+        # explicit keeps the attributes when the error itself travels (nested executors).
+        return (_rebuild_worker_lost, (type(self), str(self.args[0]), dict(self.__dict__)))
+
+
+class WorkerStartError(WorkerLost):
+    """No worker could be started, and nothing can be run any more.
+
+    Its attributes are those of the job that should have started one, as far as there was such a job.
+    """
 
 
 class SubmissionError(WorkerStartError):
@@ -120,54 +185,13 @@ class SubmissionError(WorkerStartError):
         exit_code: Optional[int] = None,
         stderr: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, exit_code=exit_code, stderr_tail=stderr)
         self.command = command or []
-        self.exit_code = exit_code
         self.stderr = stderr
 
 
 class SubmitLimitReached(SubmissionError):
     """The scheduler takes no more jobs from this user at present; once some have ended it will."""
-
-
-class SchedulerUnavailable(ClusterFuturesError):
-    """The scheduler does not answer.  Nothing is known to have changed."""
-
-
-class InitializerFailed(ClusterFuturesError, BrokenProcessPool):
-    """The initializer raised in a worker; `__cause__` is its own exception."""
-
-
-class WorkerLost(ClusterFuturesError, BrokenProcessPool):
-    """The worker died while it ran this task; the pool and its other tasks live on.
-
-    Attributes, each None where it is not known:
-
-    - `worker` (str), `pid` (int), `node` (str), `job_id` (str);
-    - `state` (str), the scheduler's word for how the job ended;
-    - `exit_code` (int) or `signal` (str, as ``"SIGKILL"``);
-    - `stderr_tail` (str), the last lines that the worker wrote to its standard error;
-    - `log_path` (str), the file that those lines are from.
-    """
-
-    def __init__(self, message: str, **known: Any) -> None:
-        super().__init__(message)
-        self.worker: Optional[str] = known.pop("worker", None)
-        self.pid: Optional[int] = known.pop("pid", None)
-        self.node: Optional[str] = known.pop("node", None)
-        self.job_id: Optional[str] = known.pop("job_id", None)
-        self.state: Optional[str] = known.pop("state", None)
-        self.exit_code: Optional[int] = known.pop("exit_code", None)
-        self.signal: Optional[str] = known.pop("signal", None)
-        self.stderr_tail: str = known.pop("stderr_tail", "")
-        self.log_path: Optional[str] = known.pop("log_path", None)
-        if known:
-            raise TypeError(f"unknown attributes {sorted(known)}")
-
-    def __reduce__(self) -> Any:
-        # The default would call the class with the message alone and lose nothing but order; being
-        # explicit keeps the attributes when the error itself travels (nested executors).
-        return (_rebuild_worker_lost, (type(self), str(self.args[0]), dict(self.__dict__)))
 
 
 def twin_of(error: BaseException) -> BaseException:

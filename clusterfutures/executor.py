@@ -36,12 +36,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from itertools import islice
-from typing import Any, Literal, Optional, TypeVar
+from typing import Any, Literal, Optional, TypeVar, Union
 
 from clusterfutures import payload
 from clusterfutures.allocation import FAILED_STARTS, GATHER, Recipe
 from clusterfutures.dispatch import Dispatcher
-from clusterfutures.futures import ClusterFuture, Row, Settled
+from clusterfutures.errors import OptionError
+from clusterfutures.futures import ClusterFuture, Futures, Row, Settled
 from clusterfutures.journal import Function, Policy
 from clusterfutures.options import (
     ExecutorOptions,
@@ -49,12 +50,14 @@ from clusterfutures.options import (
     check_initargs,
     job_options,
     patience,
+    task_name,
     task_options,
     whole_number,
 )
 from clusterfutures.records import CALL, ITEM, STAR
+from clusterfutures.resources import changed
 from clusterfutures.schedulers.base import Scheduler
-from clusterfutures.session import Session, Settings
+from clusterfutures.session import Session, Settings, Taken
 from clusterfutures.specification import SLOTS, Specification
 
 T = TypeVar("T")
@@ -91,6 +94,7 @@ class Submitter(Executor):
         parents: list[Future[Any]] = []
         try:
             function = dispatcher.journal.function(fn)
+            dispatcher.journal.policy(self._policy)
             body = payload.dumps_call(args, kwargs, dispatcher.journal.keep, parents, _name(fn))
         except Exception as error:  # user's __reduce__ may raise anything; it is this call's error
             dispatcher.check_open()
@@ -172,10 +176,11 @@ class Submitter(Executor):
     def options(self, **options: Any) -> View:
         """The same executor with other options for some tasks.
 
-        - ``retries`` (int): how often a task is run again whose worker was lost or timed out;
+        - ``retries`` (int, or `Retries`): how often a task is run again whose worker was lost or timed out;
         - ``timeout`` (seconds): ends the task, and with it its worker, when it takes longer;
         - on a cluster, whatever describes a job, as ``mem="32G"``: such tasks have workers of their own,
-          which count for `max_workers` as all others do.
+          which count for `max_workers` as all others do;
+        - ``name`` (str): what the tasks are called, for ``executor.futures`` of `reattach`.
 
         >>> from clusterfutures import LocalExecutor
         >>> with LocalExecutor(1) as ex:
@@ -186,9 +191,24 @@ class Submitter(Executor):
         """
         needs = job_options(options, cluster=self._session.settings.shared)
         policy = self._policy._replace(**task_options(options))
+        if "name" in options:
+            policy = policy._replace(name=task_name(options["name"]))
         if needs:
-            policy = policy._replace(kind=self._session.kind(needs, policy.kind))
+            policy = policy._replace(kind=self._session.kinds.find(needs, policy.kind))
+        session = self._session
+        _check_retries(policy, session.kinds.needs(policy.kind), session.scheduler, session.settings.shared)
         return View(self, policy)
+
+    @property
+    def script(self) -> str:
+        """The batch script of that job; where a scheduler has none, what `explain` says.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(2) as ex:
+        ...     ex.script == ex.explain()
+        True
+        """
+        return self._session.scheduler.script(self._session.request(self._policy.kind))
 
     def explain(self) -> str:
         """The job for all `max_workers` as it would be submitted: script, command and options.
@@ -224,6 +244,33 @@ class Submitter(Executor):
         ['jobs', 'key', 'run.json']
         """
         return self._session.run_dir
+
+    @property
+    def futures(self) -> Futures:
+        """The futures of the tasks that the run had when `reattach` took it over, in order and by name.
+
+        Empty in any other run: there each future is its caller's.
+        """
+        return self._session.futures
+
+    def rerun(self, chosen: Iterable[Union[int, ClusterFuture[Any]]]) -> list[ClusterFuture[Any]]:
+        """Run a chosen set of tasks once more; returns a new future for each, in that order.
+
+        They are given as futures of this run, or by their numbers, which are their places in
+        ``executor.futures`` of `reattach`, and run with the arguments that they had.  None are run if none
+        are chosen; one that is chosen twice runs once.
+
+        >>> from clusterfutures import LocalExecutor
+        >>> with LocalExecutor(1) as ex:
+        ...     futures = [ex.submit(divmod, 7, n) for n in range(3)]
+        ...     again = ex.rerun(future for future in futures if future.exception())
+        ...     again[0].exception(), ex.rerun([])
+        (ZeroDivisionError('integer division or modulo by zero'), [])
+
+        Raises ValueError for what is no task of this run, and for one that never began if what it waited for
+        is not among the chosen; TypeError for what is neither; RuntimeError after `shutdown`.
+        """
+        return self._session.rerun(chosen)
 
     @property
     def active_workers(self) -> int:
@@ -358,8 +405,11 @@ class ClusterExecutor(Submitter):
     ) -> None:
         settings = check_executor(options, max_workers, initializer, cluster=self._shared)
         arguments = check_initargs(initargs)
+        taken = options.get("run_dir")
+        taken = taken if isinstance(taken, Taken) else None
         scheduler.check(settings.resources)
         self._policy = Policy(**task_options(options))
+        _check_retries(self._policy, settings.resources, scheduler, self._shared)
         self._session = Session(
             Settings(
                 max_workers=settings.max_workers,
@@ -378,6 +428,8 @@ class ClusterExecutor(Submitter):
             settings.resources,
             _recipe_maker(settings, self._shared, self._orphan_timeout),
             None if initializer is None else (initializer, arguments),
+            {"executor": type(self), "options": _plain(options), "max_workers": settings.max_workers},
+            taken,
         )
         finalizer = weakref.finalize(self, _forget, self._session)
         # The session has its own way at the interpreter's end.
@@ -458,6 +510,15 @@ class _Feeder:
         return one_taken
 
 
+def _check_retries(policy: Policy, needs: Mapping[str, Any], scheduler: Scheduler, shared: bool) -> None:
+    """Raise OptionError for retries that are to ask for what such tasks cannot have."""
+    policy.retries.check({**needs, "timeout": policy.timeout})
+    if policy.retries.exclude and not shared:
+        raise OptionError("exclude=True is for retries on a cluster: there is one node only here")
+    if policy.retries.exclude:
+        scheduler.check(changed(needs, {"exclude": "node"}))
+
+
 def _name(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
@@ -482,6 +543,14 @@ def _failed(dispatcher: Dispatcher, error: BaseException) -> ClusterFuture[Any]:
 def _forget(session: Session) -> None:
     """The executor is gone: what was submitted is finished."""
     session.close(wait=False, cancel=False)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as another process can be given them, who has a run directory already."""
+    plain = {name: value for name, value in options.items() if name != "run_dir"}
+    if isinstance(plain.get("env"), Mapping):
+        plain["env"] = dict(plain["env"])  # os.environ cannot be pickled
+    return plain
 
 
 def _for_job(resources: Mapping[str, Any], workers: int) -> dict[str, Any]:

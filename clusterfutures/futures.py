@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, NoReturn, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Protocol, TypeVar, Union, overload
 
 from clusterfutures import payload
 from clusterfutures.records import RAISED
@@ -43,6 +43,7 @@ class ClusterFuture(Future[T]):
     All of the following are None until they are known:
 
     - `task` (int): the task's number in its run; `attempt` (int): how often it was run before;
+    - `name` (str): the one that ``options(name=...)`` gave it;
     - `worker` (str), `node` (str), `job_id` (str), `pid` (int): who runs it, from its start on;
     - `queue_time`, `wall_time`, `cpu_time` (seconds): from `submit` to the start, and what the
       function took; CPU time includes finished child processes.  Below a millisecond the wall time is
@@ -66,6 +67,7 @@ class ClusterFuture(Future[T]):
     """
 
     task: Optional[int] = None
+    name: Optional[str] = None
     attempt: int = 0
     exit_code: Optional[int] = None
     queue_time: Optional[float] = None
@@ -189,6 +191,45 @@ class ClusterFuture(Future[T]):
         '12 picks are doubtful'
         """
         return self._dispatcher.printed(self, "stderr")
+
+
+class Futures(Sequence["ClusterFuture[Any]"]):
+    """The futures of a run, in the order in which its tasks were submitted, and by the user's own names.
+
+    Of several tasks with one name it is the last.
+
+    >>> from clusterfutures import LocalExecutor
+    >>> LocalExecutor(1).futures
+    <0 futures>
+    """
+
+    def __init__(self, futures: Sequence[ClusterFuture[Any]]) -> None:
+        self._futures = futures
+        self._by_name = {future.name: future for future in futures if future.name}
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    @overload
+    def __getitem__(self, which: Union[int, str]) -> ClusterFuture[Any]: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> Sequence[ClusterFuture[Any]]: ...
+
+    def __getitem__(
+        self, which: Union[int, str, slice]
+    ) -> Union[ClusterFuture[Any], Sequence[ClusterFuture[Any]]]:
+        if isinstance(which, str):
+            return self._by_name[which]
+        return self._futures[which]
+
+    @property
+    def names(self) -> list[str]:
+        """The names that there are, in the order of their tasks."""
+        return list(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} futures>"
 
 
 class Settled:

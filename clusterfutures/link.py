@@ -12,16 +12,18 @@ import time
 from clusterfutures.light import NamedTuple
 from clusterfutures.line import Line
 from clusterfutures.logs import CorruptRecord, frame, parse
-from clusterfutures.spool import publish
+from clusterfutures.spool import publish, read_own
 from clusterfutures.wire import Identity, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from clusterfutures.logs import Frame
     from clusterfutures.spool import RunDirectory, WorkerRef
 
 GREW = 1
-"""Doorbell record: my log to you has grown; `b` is the segment that is complete by now."""
+"""Doorbell record: my log has grown, up to segment `b`; on a shared file system those before it are whole."""
 LOOK = 3
 """Doorbell record: look at your inbox; nothing is said of what is in it."""
 LOST = 2
@@ -51,8 +53,7 @@ class Lease(NamedTuple):
     @classmethod
     def read(cls, run: RunDirectory) -> Lease:
         """The lease as it stands; OSError or CorruptRecord if there is none to be read."""
-        with open(run.driver, "rb") as file:
-            frames, _ = parse(file.read())
+        frames, _ = parse(read_own(run.driver))
         if not frames:
             raise CorruptRecord(f"{run.driver} is cut short")
         counter, _, address = os.fsdecode(frames[0].body).partition("\n")
@@ -121,11 +122,7 @@ class Link:
             self._heard, self._met = time.monotonic(), True
         else:
             records = self._wait_for_line(timeout)
-        upto = -1
-        for record in records:
-            if record.kind == GREW and record.b > upto:
-                upto = record.b
-        return self.look(upto)
+        return self.look(complete(records))
 
     def _wait_for_line(self, timeout: float) -> list[Record]:
         """For the time to look, if there is no line, and meanwhile go on connecting one."""
@@ -202,6 +199,11 @@ class Link:
         self.outbox.abandon()
         if self._line is not None:
             self._line.close()
+
+
+def complete(records: Iterable[Record]) -> int:
+    """The last segment that is complete, as far as these records tell; -1 if none is known to be."""
+    return max((record.b for record in records if record.kind == GREW), default=0) - 1
 
 
 def _go_on(line: Line) -> None:

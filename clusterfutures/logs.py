@@ -9,15 +9,24 @@ readers see it grow.  Between machines (`shared`) a reader may see a file's size
 written under the name ``.part``, flushed to the server, renamed and never touched again: a name that
 nobody has looked up before is the one thing that no cache can answer wrongly.  The last frame of a
 finished segment is ``END``; the reader then goes on with the next one.
+
+What is in them is unpickled, and a pickle is code: a file that somebody else could have written is not read
+(`open_own`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 from zlib import crc32
 
 from clusterfutures.light import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "FORMAT",
@@ -27,7 +36,9 @@ __all__ = [
     "Location",
     "LogReader",
     "LogWriter",
+    "check_own",
     "frame",
+    "open_own",
     "parse",
     "pread_all",
     "segment_path",
@@ -124,8 +135,16 @@ class LogWriter:
     def __init__(self, directory: str, stem: str, *, shared: bool) -> None:
         self._directory, self._stem, self._shared = directory, stem, shared
         self._fd = -1
+        self._inherited = False  # what is behind `end` is of an earlier writer
         self.segment = 0
         self.end = 0
+
+    def go_on_after(self, reader: LogReader) -> None:
+        """Write behind what `reader` has read, which is everything: the earlier writer is dead.
+
+        What it had not finished writing is overwritten.
+        """
+        self.segment, self.end, self._inherited = reader.segment, reader.offset, True
 
     def write(self, data: bytes) -> Location:
         """Append one or more whole frames; returns where the first byte went and how many there are."""
@@ -184,8 +203,13 @@ class LogWriter:
                 pass
         if self._shared:
             path += ".part"
-        new = 0 if self.end else os.O_EXCL  # only a file of our own is ever continued
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+        # Only a file of our own is ever continued, or one that was left to us.
+        new = 0 if self.end or self._inherited else os.O_EXCL
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+        if self._inherited:
+            self._inherited = False
+            os.ftruncate(fd, self.end)
+        return fd
 
     def close(self) -> None:
         """Publish and close the descriptor; a later write goes on where this one ended."""
@@ -219,7 +243,8 @@ class LogReader:
         """All whole frames since the last call.
 
         `upto`: a segment that a doorbell named, hence known to exist.  `final`: the writer is dead, so what
-        it had not published yet counts as well.
+        it had not published yet counts as well.  Raises PermissionError for a file that :func:`open_own`
+        refuses.
         """
         frames: list[Frame] = []
         while self._fd >= 0 or self._open(upto, final):
@@ -230,6 +255,32 @@ class LogReader:
             self._next_segment()
         return frames
 
+    def placed(self) -> Iterator[tuple[Location, Frame]]:
+        """Each frame that was not read yet, with its place; the writer is dead, as for `final`.
+
+        Raises :class:`CorruptRecord` behind the last one if it is not the end, but damage.
+        """
+        while self._fd >= 0 or self._open(-1, True):
+            segment, at = self.segment, self.offset
+            found = self._read_segment()
+            for each in found:
+                place = Location(segment, at, FRAME_HEAD + len(each.body))
+                at += place.length
+                if each.kind != _END:
+                    yield place, each
+            if not found or found[-1].kind != _END:
+                break
+            self._next_segment()
+        if self.suspect:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise :class:`CorruptRecord` unless what follows is the beginning of a record."""
+        if self._fd >= 0 or self._open(-1, True):
+            parse(pread_all(self._fd, os.fstat(self._fd).st_size - self.offset, self.offset))
+        if self._listed(segment_path(self._directory, self._stem, self.segment + 1)):
+            raise CorruptRecord(f"a record of {self._stem} is cut short, and others follow")
+
     def _open(self, upto: int, final: bool) -> bool:
         path = segment_path(self._directory, self._stem, self.segment)
         if self._shared and self.segment > upto and not self._listed(path):
@@ -238,7 +289,7 @@ class LogReader:
                 return False
             path += ".part"
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_own(path)
         except FileNotFoundError:
             return False
         return True
@@ -293,6 +344,42 @@ class LogReader:
             self._fd = -1
 
     close = _close_fd
+
+
+def open_own(path: str, others: int = 0o022) -> int:
+    """A descriptor for reading a file that this user alone can have written.
+
+    `others` are the permissions that nobody else may have.  It is the opened file that is looked at, so what
+    its name leads to a moment later does not matter.  Raises PermissionError for what is no plain file,
+    belongs to somebody else, gives others those permissions, or has a second name, by which it may have been
+    put there by whoever cannot write it; OSError if it cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise PermissionError(f"{path} is a symbolic link; refusing it") from error
+        raise
+    try:
+        info = os.fstat(fd)
+        check_own(path, info, stat.S_IFREG, others)
+        if info.st_nlink > 1:
+            raise PermissionError(f"{path} has a second name (a hard link); refusing it")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_own(path: str, info: os.stat_result, kind: int, others: int) -> None:
+    """Raise PermissionError unless `path` is of this kind (S_IFREG, S_IFDIR) and this user's own."""
+    mode = stat.S_IMODE(info.st_mode)
+    if stat.S_IFMT(info.st_mode) != kind:
+        raise PermissionError(f"{path} is a symbolic link or not of the kind expected; refusing it")
+    if info.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to user {info.st_uid}, not to {os.geteuid()}; refusing it")
+    if mode & others:
+        raise PermissionError(f"{path} is open to others (mode {mode:o}); refusing it")
 
 
 def pread_all(fd: int, length: int, offset: int) -> bytes:

@@ -16,20 +16,13 @@ from clusterfutures.errors import (
     TimeLimitReached,
     WorkerLost,
 )
-from clusterfutures.records import ASKED, MEMORY, SITE, TIMED_OUT
+from clusterfutures.records import ASKED, MEMORY, SITE, SITE_MEMORY, SITE_TIME, TIMED_OUT
 from clusterfutures.states import JobState
 
 if TYPE_CHECKING:
     from clusterfutures.records import Ended
     from clusterfutures.schedulers.base import JobStatus
     from clusterfutures.spool import RunDirectory, WorkerRef
-
-BY_REASON: dict[int, tuple[type[WorkerLost], str]] = {
-    TIMED_OUT: (TaskTimeout, "it took longer than its timeout and was killed"),
-    ASKED: (TaskKilled, "it was killed on request"),
-    MEMORY: (OutOfMemory, "the kernel killed it because the job reached its memory limit; ask for more mem"),
-}
-"""What a supervisor itself knows of why a worker died."""
 
 BY_STATE: dict[JobState, tuple[type[WorkerLost], str]] = {
     JobState.OUT_OF_MEMORY: (OutOfMemory, "the job was ended at its memory limit; ask for more mem"),
@@ -39,6 +32,15 @@ BY_STATE: dict[JobState, tuple[type[WorkerLost], str]] = {
     JobState.CANCELLED: (JobCancelled, "the job was cancelled, not by this program"),
 }
 """What only the scheduler knows."""
+
+BY_REASON: dict[int, tuple[type[WorkerLost], str]] = {
+    TIMED_OUT: (TaskTimeout, "it took longer than its timeout and was killed"),
+    ASKED: (TaskKilled, "it was killed on request"),
+    MEMORY: (OutOfMemory, "the kernel killed it because the job reached its memory limit; ask for more mem"),
+    SITE_TIME: BY_STATE[JobState.TIMEOUT],
+    SITE_MEMORY: BY_STATE[JobState.OUT_OF_MEMORY],
+}
+"""What a supervisor itself knows of why a worker died."""
 
 UNSEEN = "its supervisor is gone and did not report how it ended"
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 
 from clusterfutures.errors import OptionError
 from clusterfutures.resources import ELSEWHERE, check_resources, known_names
+from clusterfutures.retries import check_retries
 from clusterfutures.specification import SLOTS
 
 CONTRACT = ("max_workers", "mp_context", "initializer", "initargs")
@@ -163,13 +164,15 @@ def patience(name: str, value: Any) -> Optional[float]:
 def job_options(options: Mapping[str, Any], cluster: bool) -> dict[str, Any]:
     """Those of the options of some tasks that describe a job, checked.
 
-    Raises OptionError for any other that is none of TASK_OPTIONS.  `cluster` is as in `check_executor`.
+    `name` is here that of the tasks and not of a job.  Raises OptionError for any other that is none of
+    TASK_OPTIONS.  `cluster` is as in `check_executor`.
     """
-    usable = (*TASK_OPTIONS, *(known_names() if cluster else ()))
+    usable = (*TASK_OPTIONS, "name", *(known_names() if cluster else ()))
     for name in options:
         if name not in usable:
             raise _refusal(name, usable, cluster)
-    return check_resources({name: value for name, value in options.items() if name not in TASK_OPTIONS})
+    of_tasks = (*TASK_OPTIONS, "name")
+    return check_resources({name: value for name, value in options.items() if name not in of_tasks})
 
 
 def task_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,16 +180,18 @@ def task_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: task_option(name, options[name]) for name in TASK_OPTIONS if name in options}
 
 
-def task_option(name: str, value: Any) -> float:
+def task_option(name: str, value: Any) -> Any:
     """The checked value of one of the TASK_OPTIONS; None is its default."""
     if name == "timeout":
         return _seconds(name, value) or 0.0
-    if value is None:
-        return 0
-    try:
-        return whole_number(name, value, least=0)
-    except (TypeError, ValueError) as error:
-        raise OptionError(str(error)) from None
+    return check_retries(value)
+
+
+def task_name(value: Any) -> str:
+    """The name that some tasks are given; None is none."""
+    if value is not None and not isinstance(value, str):
+        raise OptionError(f"name must be text, not {value!r}")
+    return value or ""
 
 
 def _max_tasks(value: Any) -> Optional[int]:

@@ -160,7 +160,7 @@ def loads_item(body: Body, fetch: Fetch, value: Optional[Callable[[int], Any]] =
     try:
         return _loads(body) if body[0] == _PLAIN else _open(body, fetch, value)
     except BaseException as error:
-        _note(error, "(raised while the arguments of the task were unpickled)")
+        note(error, "(raised while the arguments of the task were unpickled)")
         raise
 
 
@@ -351,7 +351,7 @@ def _blame_call(
     return capture.blame_call(args, kwargs, fn_name, parents, in_band, error)
 
 
-def _note(error: BaseException, text: str) -> None:
+def note(error: BaseException, text: str) -> None:
     """Add a note to an error, once, where errors can have notes (from Python 3.11 on)."""
     add = getattr(error, "add_note", None)
     if add is not None and text not in getattr(error, "__notes__", ()):

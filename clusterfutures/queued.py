@@ -104,7 +104,12 @@ class QueuedTasks:
 
     def _enter(self, member: Member, run: Run) -> None:
         member.assigned.append(run)
-        self._members[run.first] = self._roster.members[member.ref] = member
+        self._roster.members[member.ref] = member
+        self.enter(member)
+
+    def enter(self, member: Member) -> None:
+        """A worker-to-be, which has its task."""
+        self._members[member.current] = member
 
     def _posted(self, member: Member, job_id: str) -> None:
         member.post = Post(str(member.ref), None, None, job_id)

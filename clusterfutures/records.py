@@ -21,6 +21,10 @@ TASKS = 1  # a batch of tasks
 FUNCTION = 2  # one pickled function
 WAITING = 3  # a task that waits for others
 CANCELLED = 4  # task numbers that will never run
+RUN = 5  # how the executor was made, and where: what another driver goes on with
+KIND = 6  # what the jobs for one kind of tasks need
+POLICY = 7  # how some tasks are treated; numbered from 1 in the order of these records
+GONE = 8  # a supervisor, and how its job ended
 
 # -- in an inbox (driver -> worker or supervisor)
 ASSIGN = 10  # run these tasks
@@ -53,7 +57,7 @@ UNREADABLE = 3  # not at all: the journal's record is damaged, and the body says
 
 _new = tuple.__new__  # half of what calling a named tuple's class costs
 
-_BATCH = Struct("<BQII")
+_BATCH = Struct("<BQIII")
 _PLACE = Struct("<QQQ")
 
 
@@ -61,7 +65,7 @@ class Batch(NamedTuple):
     """Consecutive tasks that stand in the journal together.
 
     `first` is the number of the first; `functions` gives where each task's function stands, as an index
-    into `places`.
+    into `places`; `policy` numbers the record that says how they are treated.
     """
 
     style: int
@@ -69,11 +73,12 @@ class Batch(NamedTuple):
     functions: Sequence[int]
     places: Sequence[Location]
     bodies: list[bytes] | BodySlices
+    policy: int = 0
 
     def pack(self) -> bytes:
         """The record's body."""
         count, places = len(self.bodies), self.places
-        head = _BATCH.pack(self.style, self.first, count, len(places))
+        head = _BATCH.pack(self.style, self.first, count, len(places), self.policy)
         table = b"".join([_PLACE.pack(*place) for place in places])
         lengths = pack(f"<{count}Q", *map(len, self.bodies))
         functions = pack(f"<{count}I", *self.functions) if len(places) > 1 else b""
@@ -82,7 +87,7 @@ class Batch(NamedTuple):
     @classmethod
     def unpack(cls, data: bytes) -> Batch:
         """The batch that `data` holds; its bodies are cut out lazily by :class:`BodySlices`."""
-        style, first, count, n_places = _BATCH.unpack_from(data)
+        style, first, count, n_places, policy = _BATCH.unpack_from(data)
         at = _BATCH.size
         places = [Location(*_PLACE.unpack_from(data, at + i * _PLACE.size)) for i in range(n_places)]
         at += n_places * _PLACE.size
@@ -94,7 +99,7 @@ class Batch(NamedTuple):
             at += 4 * count
         else:
             functions = bytes(count)
-        return cls(style, first, functions, places, BodySlices(data, at, lengths))
+        return cls(style, first, functions, places, BodySlices(data, at, lengths), policy)
 
 
 class BodySlices:
@@ -148,11 +153,14 @@ ASSIGN_SIZE = _ASSIGN.size
 """Bytes of a packed :class:`Assign`."""
 
 
-_TASK = Struct("<QIddBQQQ")
+_TASK = Struct("<QIddBQQQI")
 
 
 class Task(NamedTuple):
-    """One task, ready to be run: `function` is where its function stands, the rest as in :class:`Assign`."""
+    """One task, ready to be run: `function` is where its function stands, the rest as in :class:`Assign`.
+
+    Its record also has the number of its policy, for a driver that finds it there; workers pass over it.
+    """
 
     number: int
     attempt: int
@@ -162,15 +170,20 @@ class Task(NamedTuple):
     function: Location
     body: bytes
 
-    def pack(self) -> bytes:
+    def pack(self, policy: int = 0) -> bytes:
         """The record's body."""
-        return _TASK.pack(*self[:5], *self.function) + self.body
+        return _TASK.pack(*self[:5], *self.function, policy) + self.body
 
     @classmethod
     def unpack(cls, data: bytes) -> Task:
         """The inverse of :meth:`pack`."""
         fields = _TASK.unpack_from(data)
-        return _new(cls, (*fields[:5], _new(Location, fields[5:]), data[_TASK.size :]))
+        return _new(cls, (*fields[:5], _new(Location, fields[5:8]), data[_TASK.size :]))
+
+    @staticmethod
+    def policy_in(data: bytes) -> int:
+        """The number of the policy in the body of such a record."""
+        return int(_TASK.unpack_from(data)[8])
 
 
 class Cost(NamedTuple):
@@ -244,7 +257,8 @@ _ENDED = Struct("<IIIQB")
 class Ended(NamedTuple):
     """A worker ended: `status` as waitpid gives it, `task` the number + 1 of what it was running, else 0.
 
-    `reason` says why the supervisor ended it, or what it saw: OWN (nothing), ASKED, TIMED_OUT, SITE, MEMORY.
+    `reason` says why the supervisor ended it, or what it saw: OWN (nothing), ASKED, TIMED_OUT, MEMORY,
+    or one of BY_SITE.
     """
 
     slot: int
@@ -268,6 +282,9 @@ ASKED = 1
 TIMED_OUT = 2
 SITE = 3  # the supervisor itself was told to end, by whoever owns the job: the scheduler knows why
 MEMORY = 4  # the kernel killed it for its memory
+SITE_TIME = 5  # as SITE, and the job's own log says that it is for its wall time or CPU time
+SITE_MEMORY = 6  # the same for its memory
+BY_SITE = (SITE, SITE_TIME, SITE_MEMORY)
 
 
 _KILL = Struct("<IIQI")
@@ -298,7 +315,7 @@ NUMBER = Struct("<Q")
 """The body of WANT, RETURNED, RETIRED and CANCELLED records: one number."""
 
 
-_WAITING = Struct("<QBQQQI")
+_WAITING = Struct("<QBQQQII")
 
 
 class Waiting(NamedTuple):
@@ -312,11 +329,41 @@ class Waiting(NamedTuple):
     function: Location
     parents: Sequence[int]
     body: bytes
+    policy: int = 0
 
     def pack(self) -> bytes:
         """The record's body."""
-        head = _WAITING.pack(self.number, self.style, *self.function, len(self.parents))
+        head = _WAITING.pack(self.number, self.style, *self.function, self.policy, len(self.parents))
         return head + pack(f"<{len(self.parents)}Q", *self.parents) + self.body
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Waiting:
+        """The inverse of :meth:`pack`."""
+        number, style, *place, policy, count = _WAITING.unpack_from(data)
+        parents = unpack_from(f"<{count}Q", data, _WAITING.size)
+        return cls(number, style, Location(*place), parents, data[_WAITING.size + 8 * count :], policy)
+
+
+_GONE = Struct("<III")
+
+
+class Gone(NamedTuple):
+    """The supervisor of an element's start has ended; `status`, pickled, is what the scheduler says of it."""
+
+    job: int
+    element: int
+    restart: int
+    status: bytes
+
+    def pack(self) -> bytes:
+        """The record's body."""
+        return _GONE.pack(*self[:3]) + self.status
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Gone:
+        """The inverse of :meth:`pack`."""
+        job, element, restart = _GONE.unpack_from(data)
+        return cls(job, element, restart, data[_GONE.size :])
 
 
 BOUND = 2

@@ -21,6 +21,7 @@ from clusterfutures.executor import Submitter, View
 from clusterfutures.local import LocalExecutor
 from clusterfutures.options import CLUSTER_OPTIONS, CONTRACT, check_executor
 from clusterfutures.resources import known_names
+from clusterfutures.retries import check_retries
 from clusterfutures.schedulers.command import Completed, run
 from clusterfutures.schedulers.pbs import recognised
 from clusterfutures.schedulers.pbs_over_slurm import TorqueOverSlurm
@@ -51,7 +52,8 @@ class _Tolerant(Submitter):
 
     def options(self, **options: Any) -> View:
         """As of every other executor, without what describes a job."""
-        return _TolerantView(self, super().options(**_without_jobs(options))._policy)
+        name = {"name": options["name"]} if "name" in options else {}  # of tasks, not of a job
+        return _TolerantView(self, super().options(**_without_jobs(options), **name)._policy)
 
 
 class _TolerantView(_Tolerant, View):
@@ -67,7 +69,10 @@ def _without_jobs(options: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in options.items() if name not in CONTRACT}
     check_executor(rest, options.get("max_workers") or 1, options.get("initializer"), cluster=True)
     of_clusters = {*known_names(), *CLUSTER_OPTIONS}
-    return {name: value for name, value in options.items() if name not in of_clusters}
+    usable = {name: value for name, value in options.items() if name not in of_clusters}
+    if "retries" in usable:
+        usable["retries"] = check_retries(usable["retries"]).on_one_machine()
+    return usable
 
 
 def _here(kind: Factory, name: str) -> Factory:

@@ -376,6 +376,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "When it starts": (
         Option("begin", (), MOMENT, "not before", '"now+1hour"'),
+        Option("hold", (), SWITCH, "not before somebody releases it", "True"),
         Option("depends", ("dependency",), DEPENDENCY, "jobs that must end well first", "[1234, 1235]"),
         Option("nice", (), INTEGER, "step back in the queue by so much", "100"),
         Option("priority", (), INTEGER, "priority, where one may choose it", "500"),
@@ -462,6 +463,16 @@ def changed(resources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     dropped = {rival for pair in RIVALS for name, rival in (pair, pair[::-1]) if name in changes}
     found = {**{name: value for name, value in resources.items() if name not in dropped}, **changes}
     return {name: found[name] for name in OPTIONS if name in found}
+
+
+def excluding(resources: Mapping[str, Any], node: str) -> dict[str, Any]:
+    """The change to checked resources that keeps a job away from one node more.
+
+    >>> excluding({"exclude": "n1"}, "n2")
+    {'exclude': 'n1,n2'}
+    """
+    names = [name for name in resources.get("exclude", "").split(",") if name]
+    return {"exclude": ",".join([*names, *([node] if node not in names else [])])}
 
 
 def known_names() -> tuple[str, ...]:

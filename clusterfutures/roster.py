@@ -5,9 +5,10 @@ Pure bookkeeping: nothing is written, sent or resolved here, and the caller hold
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from clusterfutures.journal import Run
@@ -153,6 +154,8 @@ class Roster:
     def __init__(self, max_tasks: int) -> None:
         self.members: dict[WorkerRef, Member] = {}
         self._queues = {0: Queue()}  # by kind; few runs have more than one
+        self._resting: list[tuple[float, Run]] = []
+        self.due = math.inf  # when the first of those that rest is to be tried again (monotonic clock)
         self.overhead = Overhead()
         self._max_tasks = max_tasks
 
@@ -184,9 +187,42 @@ class Roster:
         """To do before everything else of its kind."""
         self._queue(run.policy.kind).push_front(run)
 
+    def rest(self, run: Run, until: float) -> None:
+        """To do first of all, but not before `until` (monotonic clock, seconds)."""
+        self._let_rest([*self._resting, (until, run)])
+
+    def _let_rest(self, resting: list[tuple[float, Run]]) -> None:
+        self._resting = resting
+        self.due = min((until for until, _ in resting), default=math.inf)
+
+    def wake(self, now: float) -> None:
+        """Whoever has rested for long enough is pending again."""
+        if self.due > now:
+            return
+        for until, run in self._resting:
+            if until <= now:
+                self.push_front(run)
+        self._let_rest([(until, run) for until, run in self._resting if until > now])
+
+    @property
+    def at_rest(self) -> int:
+        """How many tasks rest."""
+        return len(self._resting)  # each by itself: it has been lost alone
+
+    def sift(self, keep: Callable[[Run], Iterable[Run]]) -> None:
+        """Let `keep` say what stays of each run that no worker has, at its place."""
+        for queue in self._queues.values():
+            for run in queue.take_all():
+                for part in keep(run):
+                    queue.append(part)
+        self._let_rest([(until, part) for until, run in self._resting for part in keep(run)])
+
     def take_all(self) -> list[Run]:
-        """Everything that is pending, which then is not any more."""
-        return [run for queue in self._queues.values() for run in queue.take_all()]
+        """Everything that no worker has, which then is not here any more."""
+        runs = [run for queue in self._queues.values() for run in queue.take_all()]
+        runs += [run for _, run in self._resting]
+        self._let_rest([])
+        return runs
 
     def take(self, kind: int, count: int) -> list[Run]:
         """Up to so many pending tasks of a kind, each by itself."""

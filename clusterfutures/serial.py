@@ -37,6 +37,7 @@ class SerialFuture(Future[T]):
     attempt = 0
     exit_code = 0
     queue_time = 0.0
+    name: Optional[str] = None
     worker: Optional[str] = None
     node: Optional[str] = None
     job_id: Optional[str] = None
@@ -251,6 +252,11 @@ class SerialExecutor(Executor):
 
     def flush(self) -> None:
         """Return: everything submitted so far is done."""
+
+    @property
+    def script(self) -> str:
+        """Says that there is none."""
+        return self.explain()
 
     def explain(self) -> str:
         """Says that there is no job."""

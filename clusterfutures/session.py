@@ -12,22 +12,28 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Optional
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Optional, Union
 
 from clusterfutures.allocation import Allocation, Events, Recipe
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.doorbell import Doorbell
-from clusterfutures.errors import RunDirectoryError
-from clusterfutures.logs import FORMAT, Location
-from clusterfutures.resources import changed
+from clusterfutures.errors import RunDirectoryError, RunInUse
+from clusterfutures.futures import ClusterFuture, Futures
+from clusterfutures.history import Past, Tasks, read_tasks
+from clusterfutures.kinds import Kinds
+from clusterfutures.lease import FAILED, FINISHED, DriverLease
+from clusterfutures.logs import FORMAT, Location, frame
+from clusterfutures.options import whole_number
+from clusterfutures.records import STOP
 from clusterfutures.schedulers.base import JobRequest, Scheduler
-from clusterfutures.spool import RunDirectory, make_folder, publish
+from clusterfutures.spool import CANCEL, RunDirectory, WorkerRef, make_folder, publish
 from clusterfutures.taskjobs import Offer, TaskJobs
 from clusterfutures.watch import Watch
 
@@ -70,8 +76,30 @@ def _remove(path: str, pid: int, fate: dict[str, bool]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+class Place(NamedTuple):
+    """Where a program was when it first submitted something: its jobs go on from there."""
+
+    cwd: str
+    sys_path: list[str]
+    argv: tuple[str, ...]
+
+
+class Taken:
+    """A run whose lease was taken from an earlier driver, as the option `run_dir` of an executor for it."""
+
+    def __init__(self, lease: DriverLease, past: Past) -> None:
+        self.lease, self.past = lease, past
+
+    def __fspath__(self) -> str:
+        return self.past.run.path
+
+
 class Session:
-    """Everything behind one executor."""
+    """Everything behind one executor.
+
+    `origin` is how that was made, as plain data, for another process that is to make one like it; `taken` is
+    a run to go on with.
+    """
 
     def __init__(
         self,
@@ -80,18 +108,30 @@ class Session:
         resources: Mapping[str, Any],
         make_recipe: Callable[[str, Mapping[str, Any]], Recipe],
         initializer: Optional[tuple[Callable[..., Any], tuple[Any, ...]]],
+        origin: Mapping[str, Any],
+        taken: Optional[Taken] = None,
     ) -> None:
         self.settings = settings
         self.scheduler, self._make_recipe, self._initializer = scheduler, make_recipe, initializer
         self._lock = threading.Lock()
-        self._kinds = [dict(resources)]  # what workers for each kind of tasks need
-        self._recipes: list[Recipe] = []  # the same, made once there is something to do
+        self.kinds = Kinds(resources, scheduler.check)
+        self.kinds.changed = self._kind_changed
+        self._recipes: list[Recipe] = []  # one for each kind, made once there is something to do
         self._places: Optional[tuple[Location, Location]] = None  # of the initializer and its arguments
         self._watch: Optional[Watch] = None
         self._bell_folder = ""
         self.foreign = False  # this is a fork of the process that made it
-        self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
-        self.run_dir = make_run_directory(settings, self.run_id)
+        self._origin, self._taken = origin, taken
+        self._place: Optional[Place] = None
+        self.futures = Futures(())  # of the run that it goes on with
+        if taken is None:
+            self.run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
+            self.run_dir = make_run_directory(settings, self.run_id)
+            self._lease = DriverLease(self.run_dir)
+            self._lease.take()
+        else:
+            self.run_id, self.run_dir = taken.past.tasks.about["run_id"], taken.past.run.path
+            self._lease = taken.lease
         self.run = RunDirectory(self.run_dir, shared=settings.shared)
         self.dispatcher = Dispatcher(
             self.run,
@@ -100,6 +140,7 @@ class Session:
             settings.job_per_task,
             self._ring,
             self._wake,
+            self.kinds,
         )
         self._hold: Optional[Hold] = Hold(self.run_dir)
         self.dispatcher.hold = self._hold
@@ -128,12 +169,12 @@ class Session:
                 "again; put what starts the executor under: if __name__ == '__main__':"
             )
         self.dispatcher.check_open()
-        if self._initializer is not None:
-            function, args = self._initializer
-            journal = self.dispatcher.journal
-            self._places = (journal.function(function).place, journal.call(args, {}))
-            journal.publish()
-        self._recipes = [self._recipe(resources) for resources in self._kinds]
+        if self._taken is None:
+            self._begin()
+        else:
+            self._go_on(self._taken.past.tasks)
+        self._recipes = [self._recipe(self.kinds.needs(kind)) for kind in range(len(self.kinds))]
+        past = None if self._taken is None else self._settled(self._taken.past)
         bell = self._make_bell() if self.settings.doorbell else None
         self.dispatcher.deaf = bell is None
         watch = Watch(
@@ -145,8 +186,12 @@ class Session:
             self._recipes[0].specification.orphan_timeout,
             None if self.settings.job_per_task else self.settings.idle_timeout,
         )
-        watch.ended = self._ended
+        watch.ended, watch.check_lease = self._ended, self._check_lease
         try:
+            if past is not None:
+                watch.restore(past)
+                watch.allocation.restore(past)
+                self.futures = Futures(self.dispatcher.restore(past))
             watch.start_lease()
             watch.thread.start()
         except BaseException:
@@ -154,11 +199,91 @@ class Session:
                 bell.close()
             self._remove_bell_folder()
             raise
-        self._watch = watch
+        self._watch, self._taken = watch, None  # what was read of the past is with others now
+
+    def rerun(self, chosen: Iterable[Union[int, ClusterFuture[Any]]]) -> list[ClusterFuture[Any]]:
+        """See `ClusterExecutor.rerun`."""
+        numbers = [self._number(each) for each in chosen]
+        if not numbers:
+            return []
+        dispatcher = self.start()
+        dispatcher.check_open()
+        dispatcher.flush()
+        return dispatcher.rerun(numbers, read_tasks(self.run))
+
+    def _number(self, which: Union[int, ClusterFuture[Any]]) -> int:
+        if not isinstance(which, ClusterFuture):
+            return whole_number("the number of a task", which, least=0)
+        if which._dispatcher is not self.dispatcher or which.task is None:
+            raise ValueError(f"{which!r} is no task of this run")
+        return which.task
+
+    def _begin(self) -> None:
+        """Write what another driver would need to go on."""
+        journal = self.dispatcher.journal
+        if self._initializer is not None:
+            function, args = self._initializer
+            self._places = (journal.function(function).place, journal.call(args, {}))
+        recipe = self._make_recipe(self.run_id, self.kinds.needs(0))
+        argv = tuple(sys.argv)
+        self._place = Place(os.path.abspath(recipe.cwd or ""), recipe.specification.sys_path, argv)
+        about = {"run_id": self.run_id, "place": tuple(self._place), "initializer": self._places}
+        try:
+            journal.begin({**self._origin, **about})
+        except OSError:
+            raise
+        except Exception as error:  # whatever it is that an option cannot be pickled for
+            log.warning("no other process will be able to go on with this run: %s", error)
+        for kind in range(len(self.kinds)):
+            journal.kind(kind, self.kinds.needs(kind))
+        if self._initializer is not None:
+            journal.publish()
+
+    def _go_on(self, tasks: Tasks) -> None:
+        """Read what that was."""
+        self._places, self._place = tasks.about["initializer"], Place(*tasks.about["place"])
+        self.kinds.restore(tasks.kinds)
+
+    def _settled(self, past: Past) -> Past:
+        """The past without doubts whether jobs were submitted; what was not is never to begin."""
+        self.dispatcher.journal.go_on_after(past.log, len(past.tasks.policies) - 1)
+        doubtful = past.doubtful
+        for job in doubtful:
+            if job.specification is not None:
+                recipe = self._recipes[job.specification.kind]
+                request = recipe.request(self.run, job.number, job.specification.elements)
+                ids = self.scheduler.adopt(request, None)
+                self.run.note_ids(job.number, ids)
+                missing = [element for element, job_id in enumerate(ids) if not job_id]
+                self._call_off(job.number, missing, lone=bool(job.specification.tasks))
+        return Past(past.run) if doubtful else past
+
+    def _call_off(self, job: int, elements: Iterable[int], lone: bool) -> None:
+        """The scheduler does not know these; should one be on its way still, it is to do nothing."""
+        for element in elements:
+            supervisor = WorkerRef(job, element)
+            if lone:
+                self.run.claim(supervisor, CANCEL)
+            elif not self.run.workers(supervisor):
+                self.run.make_home(supervisor)
+                inbox = self.run.inbox_writer(supervisor)
+                inbox.write(frame(STOP, b""))
+                inbox.close()
+
+    def _check_lease(self) -> None:
+        """Give a sign of life.  Raises RunInUse if the run is another driver's by now."""
+        if self._lease.lost():
+            text = f"another process has taken over {self.run_dir}, since this one was silent"
+            raise RunInUse(text, self.run_dir)
+        self._lease.beat()
 
     def _recipe(self, resources: Mapping[str, Any]) -> Recipe:
         recipe = self._make_recipe(self.run_id, resources)
-        specification = recipe.specification._replace(initializer=self._places, argv=tuple(sys.argv))
+        specification = recipe.specification._replace(initializer=self._places)
+        if self._place is not None:
+            cwd, sys_path, argv = self._place
+            recipe = recipe._replace(cwd=cwd)
+            specification = specification._replace(sys_path=sys_path, argv=argv)
         return recipe._replace(specification=specification)
 
     def _jobs(self, events: Events) -> Allocation:
@@ -170,21 +295,20 @@ class Session:
             self.run, self.scheduler, self._recipes, events, offer, self.settings.max_queued
         )
 
-    def kind(self, changes: Mapping[str, Any], of: int) -> int:
-        """The kind of tasks that need workers as those of kind `of`, with these changes."""
-        resources = changed(self._kinds[of], changes)
-        self.scheduler.check(resources)
-        with self._lock:
-            if resources not in self._kinds:
-                self._kinds.append(resources)
-                if self._recipes:
-                    self._recipes.append(self._recipe(resources))
-                self.dispatcher.new_kind()
-            return self._kinds.index(resources)
+    def _kind_changed(self, kind: int, needs: Mapping[str, Any]) -> None:
+        if self._recipes:  # else they are made once there is something to do
+            self._recipes[kind : kind + 1] = [self._recipe(needs)]
+            self._note_kind(kind, needs)
+
+    def _note_kind(self, kind: int, needs: Mapping[str, Any]) -> None:
+        try:
+            self.dispatcher.journal.kind(kind, needs)
+        except OSError as error:
+            log.warning("could not write what tasks of kind %d need: %s", kind, error)
 
     def request(self, kind: int) -> JobRequest:
         """The first job for tasks of a kind, were it submitted now for as many workers as there may be."""
-        recipe = self._make_recipe(self.run_id, self._kinds[kind])
+        recipe = self._make_recipe(self.run_id, self.kinds.needs(kind))
         return recipe.request(self.run, 0, recipe.elements(self.dispatcher.max_workers))
 
     def _make_bell(self) -> Optional[Doorbell]:
@@ -197,6 +321,8 @@ class Session:
                 short = "/tmp" if os.path.isdir("/tmp") else None
                 self._bell_folder = tempfile.mkdtemp(prefix="cf-", dir=short)
                 path = os.path.join(self._bell_folder, "bell")
+            elif self._taken is not None and os.path.lexists(path):
+                os.unlink(path)  # of the earlier driver, which is dead
             return Doorbell(key, path=path)
         except (OSError, ValueError) as error:
             log.warning("no doorbell (%s); everything works, but is found by looking, later", error)
@@ -259,12 +385,25 @@ class Session:
         """The last thing that the watching thread does."""
         keep, failed = self.settings.keep, bool(self.dispatcher.failures)
         remove = keep == "never" or (keep == "failed" and not failed)
+        remove &= self._release(FAILED if failed else FINISHED)
+        if self._taken is not None:
+            remove = False  # a run that it could not go on with
         if self._hold is not None:
             self._hold.release(remove)
             self._hold = self.dispatcher.hold = None
         self._remove_bell_folder()
         if failed and not remove:
             log.warning("not all tasks of the run ended well; its logs are in %s", self.run_dir)
+
+    def _release(self, how: str) -> bool:
+        """Give the lease back; whether it was ours still."""
+        try:
+            ours = not self._lease.lost()
+            self._lease.release(how)
+        except OSError as error:
+            log.debug("could not give back the lease on %s: %s", self.run_dir, error)
+            return True
+        return ours
 
     def _remove_bell_folder(self) -> None:
         if self._bell_folder:
@@ -274,6 +413,7 @@ class Session:
         """In a fork of the process that made it: none of this is ours."""
         self.foreign = True
         self._lock = threading.Lock()  # the old one may be held by a thread that does not exist here
+        self.kinds.abandon()
         self.dispatcher.abandon()
         watch, self._watch = self._watch, None
         if watch is not None and watch.bell is not None:
@@ -315,6 +455,7 @@ def _furnish(path: str, run_id: str, shared: bool) -> None:
         "run_id": run_id,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "user": _user(),
+        "shared": shared,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "python": sys.version.split()[0],
@@ -328,16 +469,21 @@ def _claim(path: str) -> None:
     if not os.path.lexists(path):
         make_folder(path)
         return
-    if not os.path.isdir(path):
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode):  # a link to one might lead elsewhere tomorrow
         raise RunDirectoryError(f"{path} is not a directory", path)
-    info = os.stat(path)
     if info.st_uid != os.geteuid():
         raise RunDirectoryError(f"{path} belongs to user {info.st_uid}: choose another run_dir", path)
     if os.path.exists(RunDirectory(path, shared=False).about):
         raise RunDirectoryError(f"{path} belongs to another run: choose another run_dir, or remove it", path)
+    _check_empty(path)
+    os.chmod(path, 0o700)
+    _check_empty(path)  # until now others may have been able to put something there
+
+
+def _check_empty(path: str) -> None:
     if os.listdir(path):
         raise RunDirectoryError(f"{path} is not empty and not a run directory: choose another run_dir", path)
-    os.chmod(path, 0o700)
 
 
 def _multiprocessing_child() -> object:

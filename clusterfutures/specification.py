@@ -5,7 +5,7 @@ from __future__ import annotations
 from clusterfutures import payload
 from clusterfutures.light import NamedTuple
 from clusterfutures.logs import CorruptRecord, Location, frame, parse
-from clusterfutures.spool import RunDirectory, publish
+from clusterfutures.spool import RunDirectory, publish, read_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class Specification(NamedTuple):
     `slots` workers share the job's CPUs and GPUs, `cores` CPUs each (0: what there is), or leave them
     alone if it is 0; `tasks` are packed assignments, one for each element where each has a task of its own;
     `job_id` is the element's own, for its supervisor to fill in; `authkey` is that of the driver's
-    `multiprocessing`, empty if it has no managers; `argv` is the program's `sys.argv`.
+    `multiprocessing`, empty if it has no managers; `argv` is the program's `sys.argv`.  `kind` of tasks,
+    `elements` and `throttle` are for another driver, as the last one asked the scheduler for them.
     """
 
     run_id: str
@@ -42,6 +43,9 @@ class Specification(NamedTuple):
     cores: int = 0
     tasks: bytes = b""
     argv: tuple[str, ...] = ()
+    kind: int = 0
+    elements: int = 1
+    throttle: int = 0
 
     def write(self, run: RunDirectory, job: int) -> None:
         """Publish it as the specification of `job`."""
@@ -49,9 +53,8 @@ class Specification(NamedTuple):
 
     @classmethod
     def read(cls, run: RunDirectory, job: int) -> Specification:
-        """The specification of `job`; OSError or CorruptRecord if it is not there."""
-        with open(run.specification(job), "rb") as file:
-            frames, _ = parse(file.read())
+        """The specification of `job`; OSError or CorruptRecord if it is not there, or may be another's."""
+        frames, _ = parse(read_own(run.specification(job)))
         if not frames:
             raise CorruptRecord(f"{run.specification(job)} is cut short")
         return cls(*payload.loads_result(frames[0].body))

@@ -11,7 +11,10 @@ renamed when it is whole.
     driver                   the driver's lease: a counter, where its doorbell is
     tasks.NNNNNN             the journal: functions, tasks, what waits for what      (driver)
     buffers/ab/<sha256>      large array buffers, once each                           (driver)
+    checkpoints/K/T/A        what attempt A at task T (K: its thousands) has saved    (worker)
+    lease.N                  who drives the run: the N-th that does
     jobs/J/                  one job: its specification, its batch script             (driver)
+    jobs/J/ids               the scheduler's ids of its elements, once it was accepted  (driver)
     jobs/J/I.log             what element I says before its supervisor can               (job)
     jobs/J/I.log.R/          element I began for the R+1st time, where the scheduler does not say    (job)
     jobs/J/I.R/in.NNNNNN     commands to the supervisor of element I, restart R       (driver)
@@ -24,7 +27,6 @@ renamed when it is whole.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import stat
@@ -37,6 +39,8 @@ from clusterfutures.logs import (
     Location,
     LogReader,
     LogWriter,
+    check_own,
+    open_own,
     parse,
     pread_all,
     segment_path,
@@ -44,7 +48,8 @@ from clusterfutures.logs import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, Optional
 
 START, CANCEL = "start", "cancel"
 """What a task can be claimed for."""
@@ -133,6 +138,37 @@ class RunDirectory:
         """What the supervisors of a job have to know."""
         return os.path.join(self.job(job), "spec")
 
+    def strangers(self) -> list[str]:
+        """The names of what lies directly in the run's directory and is not the run's; sorted."""
+        own = {"run.json", "key", "driver", "bell", "buffers", "checkpoints", "jobs"}
+        numbered, temporary = {"tasks", "lease"}, {"run", "key", "driver", "tasks"}
+        found = []
+        for name in sorted(os.listdir(self.path)):
+            stem, _, rest = name.partition(".")
+            known = name in own or (stem in numbered and rest.lstrip("d").isdecimal())
+            if not known and not (stem in temporary and name.endswith(".part")):
+                found.append(name)
+        return found
+
+    def note_ids(self, job: int, ids: Sequence[str]) -> None:
+        """Write the scheduler's ids of a job's elements, '' for one that it has not.  Raises OSError.
+
+        There are none at all if it was refused.
+        """
+        path = os.path.join(self.job(job), "ids")
+        publish(path, "".join(f"{each}\n" for each in ids).encode(), sync=self.shared)
+
+    def ids(self, job: int) -> Optional[list[str]]:
+        """The scheduler's ids of a job's elements; None if it is not known what became of it."""
+        try:
+            return read_own(os.path.join(self.job(job), "ids")).decode().splitlines()
+        except FileNotFoundError:
+            return None
+
+    def submitted_jobs(self) -> int:
+        """How many jobs have a number."""
+        return max((int(name) + 1 for name in os.listdir(self.jobs) if name.isdecimal()), default=0)
+
     def home(self, ref: WorkerRef) -> str:
         """The directory of one supervisor or worker."""
         folder = self.job(ref.job)
@@ -152,6 +188,19 @@ class RunDirectory:
             if element.isdecimal() and restart.isdecimal():
                 found.append(WorkerRef(job, int(element), int(restart)))
         return found
+
+    def workers(self, supervisor: WorkerRef) -> list[WorkerRef]:
+        """The workers of a supervisor that have a directory, in order."""
+        found = []
+        try:
+            names = os.listdir(self.home(supervisor))
+        except FileNotFoundError:  # it has not begun
+            names = []
+        for name in names:
+            slot, _, generation = name.partition(".")
+            if slot.isdecimal() and generation.isdecimal():
+                found.append(supervisor._replace(slot=int(slot), generation=int(generation)))
+        return sorted(found)
 
     def markers(self, ref: WorkerRef) -> str:
         """The map in which a supervisor's workers record what they are at."""
@@ -180,6 +229,10 @@ class RunDirectory:
         except FileNotFoundError:
             return ""
 
+    def checkpoints(self, task: int) -> str:
+        """The folder of what the attempts at a task have saved."""
+        return os.path.join(self.path, "checkpoints", str(task // 1000), str(task))
+
     def stdout(self, ref: WorkerRef) -> str:
         """What a worker's tasks printed."""
         return os.path.join(self.home(ref), "stdout")
@@ -203,6 +256,10 @@ class RunDirectory:
     def tasks(self) -> LogWriter:
         """The journal, for its writer."""
         return LogWriter(self.path, "tasks", shared=self.shared)
+
+    def tasks_reader(self) -> LogReader:
+        """The same, for another driver."""
+        return LogReader(self.path, "tasks", shared=self.shared)
 
     def inbox_writer(self, ref: WorkerRef) -> LogWriter:
         """What the driver tells `ref`."""
@@ -237,12 +294,13 @@ class RunDirectory:
     def _read_task(self, place: Location) -> Frame:
         """The same, at once.
 
-        Raises OSError if the segment cannot be opened, :class:`CorruptRecord` if the record is not whole.
+        Raises OSError if the segment cannot be opened, PermissionError if it may be another's,
+        :class:`CorruptRecord` if the record is not whole.
         """
         fd = self._readers.get(place.segment)
         if fd is None:
             path = segment_path(self.path, "tasks", place.segment)
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_own(path)
             if not self.shared:
                 self._readers[place.segment] = fd
         try:
@@ -276,9 +334,10 @@ class RunDirectory:
     def fetch_buffer(self, digest: str, nbytes: int, readonly: bool) -> Any:
         """The stored buffer, mapped copy-on-write where the file system can map, else read.
 
-        Raises :class:`CorruptRecord` if the file has another length or content.
+        Raises :class:`CorruptRecord` if the file has another length or content, PermissionError if it may be
+        another's, who could still change it.
         """
-        with open(self.buffer(digest), "rb") as file:
+        with open(open_own(self.buffer(digest)), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size != nbytes:
                 raise CorruptRecord(f"buffer {digest} has {size} bytes instead of {nbytes}")
@@ -312,7 +371,7 @@ class RunDirectory:
 
     def check(self) -> None:
         """Raise PermissionError unless the directory is this user's alone: a pickle is code."""
-        _check_private(self.path, os.lstat(self.path), stat.S_ISDIR)
+        check_own(self.path, os.lstat(self.path), stat.S_IFDIR, 0o077)
 
 
 def make_folder(path: str) -> None:
@@ -346,29 +405,25 @@ def publish(path: str, content: Any, *, sync: bool) -> None:
         raise
 
 
+def read_own(path: str, others: int = 0o022) -> bytes:
+    """The content of a file that only this user can have written; raises what `open_own` does."""
+    with open(open_own(path, others), "rb") as file:
+        return file.read()
+
+
 def read_private(path: str) -> bytes:
-    """The content of a file that must be this user's own; PermissionError if it can be another's."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise PermissionError(f"{path} is a symbolic link; refusing it") from error
-        raise
-    try:
-        info = os.fstat(fd)
-        _check_private(path, info, stat.S_ISREG)
-        return pread_all(fd, info.st_size, 0)
-    finally:
-        os.close(fd)
+    """The content of a file that nobody else can even read; PermissionError if somebody can."""
+    return read_own(path, 0o077)
 
 
-def _check_private(path: str, info: os.stat_result, kind: Any) -> None:
-    if not kind(info.st_mode):
-        raise PermissionError(f"{path} is a symbolic link or not of the kind expected; refusing it")
-    if info.st_uid != os.geteuid():
-        raise PermissionError(f"{path} belongs to user {info.st_uid}, not to {os.geteuid()}; refusing it")
-    if info.st_mode & 0o077:
-        raise PermissionError(f"{path} is open to others (mode {info.st_mode & 0o777:o}); refusing it")
-
-
-__all__ = ["CANCEL", "GRACE", "START", "RunDirectory", "WorkerRef", "make_folder", "publish", "read_private"]
+__all__ = [
+    "CANCEL",
+    "GRACE",
+    "START",
+    "RunDirectory",
+    "WorkerRef",
+    "make_folder",
+    "publish",
+    "read_own",
+    "read_private",
+]

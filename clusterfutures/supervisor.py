@@ -21,7 +21,7 @@ import select
 import sys
 import time
 
-from clusterfutures import context, payload
+from clusterfutures import context, notices, payload
 from clusterfutures.light import signal
 from clusterfutures.link import Link
 from clusterfutures.memory import OutOfMemoryKills
@@ -33,7 +33,6 @@ from clusterfutures.records import (
     MEMORY,
     NUMBER,
     OWN,
-    SITE,
     STARTED,
     STOP,
     TIMED_OUT,
@@ -84,6 +83,8 @@ class Supervisor:
         self.exit_code = 0  # as a shell has it: how a lone worker was lost
         self._memory_kills = OutOfMemoryKills()
         self._stopping = 0.0  # when SIGKILL follows SIGTERM, once it stops
+        self._why = OWN  # it stops
+        self._notices = os.environ.pop(notices.VARIABLE, "")  # where the site may say why; not for tasks
         self._signals = os.pipe()
         for fd in self._signals:
             os.set_blocking(fd, False)
@@ -153,7 +154,7 @@ class Supervisor:
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         for number in (*_WAKERS, *_PASSED_ON):
-            if number not in _WARNINGS:  # they keep their handler, which does nothing
+            if number not in _WARNINGS:  # until the worker has its own handler, they do nothing
                 signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for fd in self._signals:
@@ -164,7 +165,10 @@ class Supervisor:
             from clusterfutures import share
 
             share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
-        return Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
+        worker = Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
+        for number in _WARNINGS:
+            signal.signal(number, worker.note_warning)
+        return worker
 
     def _reap(self) -> None:
         while True:
@@ -207,7 +211,7 @@ class Supervisor:
         if number == signal.SIGKILL and self._memory_kills.struck():
             return MEMORY
         if number == signal.SIGTERM and self._told_to_end():
-            return SITE
+            return self._why
         return OWN
 
     def _told_to_end(self) -> bool:
@@ -276,7 +280,8 @@ class Supervisor:
 
     def _stop(self, reason: int) -> None:
         if not self._stopping:
-            self._stopping = time.monotonic() + TERM_GRACE[reason == SITE]
+            self._why = reason
+            self._stopping = time.monotonic() + TERM_GRACE[reason != ASKED]
             for child in self._children.values():
                 child.reason = reason
                 _signal_group(child.pid, signal.SIGTERM)
@@ -320,7 +325,7 @@ class Supervisor:
             return
         for number in os.read(self._signals[0], 4096):
             if number == signal.SIGTERM:
-                self._stop(SITE)
+                self._stop(notices.reason(self._notices))
             elif number == ALARM and self._lone:
                 self._ring_by = time.monotonic() + CALL_GRACE
             elif number in _PASSED_ON:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from clusterfutures.allocation import GATHER_AT_MOST, Allocation, Element, Events, Recipe
+from clusterfutures.history import JobPast
 from clusterfutures.journal import Run
 from clusterfutures.schedulers.base import JobStatus, Scheduler
+from clusterfutures.specification import Specification
 from clusterfutures.spool import START, RunDirectory, WorkerRef
 from clusterfutures.states import JobState
 from clusterfutures.submissions import Submission
@@ -91,7 +93,7 @@ class TaskJobs(Allocation):
         room = self._room_to_run()
         throttle = 0 if len(runs) <= room else room
         tasks = b"".join(run.assignment() for run in runs)
-        specification = self._recipes[kind].specification._replace(workers=1, tasks=tasks)
+        specification = self._recipes[kind].specification._replace(workers=1, tasks=tasks, throttle=throttle)
         submission = self._write(kind, specification, 1, [1] * len(runs))
         if submission is None:
             self._offer.put_back(job)
@@ -120,6 +122,18 @@ class TaskJobs(Allocation):
         worker = element.ref._replace(slot=0, generation=0)
         if not self._offer.requeued(worker, element.job_id, number, attempt + element.ref.restart):
             self.withdraw([element.ref])
+
+    def _restore_job(self, job: JobPast, specification: Specification, ids: Sequence[str]) -> None:
+        """Its elements have their tasks with them, and need not be told anything."""
+        self._throttles[job.number] = specification.throttle
+        for index, past in job.supervisors.items():
+            task = job.tasks[index]
+            self._carried[job.number, index] = task.first, task.attempt
+            inbox = self._run.inbox_writer(past.ref)
+            inbox.go_on_after(past.inbox)
+            element = Element(past.ref, ids[index], inbox, specification.kind, 1)
+            element.inherited = True
+            self.elements[past.ref] = element
 
     def _ended(self, element: Element, status: JobStatus) -> None:
         super()._ended(element, status)

@@ -9,18 +9,28 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Optional
 
 from clusterfutures import payload
 from clusterfutures.allocation import Allocation, Element, Events
 from clusterfutures.dispatch import Dispatcher
-from clusterfutures.errors import InitializerFailed, TaskKilled
-from clusterfutures.link import GREW, LONGEST_POLL, LOOK, LOST, SHORTEST_POLL, SUPERVISOR, Lease
-from clusterfutures.logs import LogReader, LogWriter
+from clusterfutures.errors import InitializerFailed, RunInUse, TaskKilled
+from clusterfutures.link import (
+    GREW,
+    LONGEST_POLL,
+    LOOK,
+    LOST,
+    SHORTEST_POLL,
+    SUPERVISOR,
+    Lease,
+    complete,
+)
+from clusterfutures.logs import CorruptRecord, LogReader, LogWriter
 from clusterfutures.obituary import Post
 from clusterfutures.records import (
     BROKEN,
+    BY_SITE,
     ENDED,
     GAVE_UP,
     NUMBER,
@@ -29,7 +39,6 @@ from clusterfutures.records import (
     READY,
     RETIRED,
     RETURNED,
-    SITE,
     STARTED,
     Ended,
     Ready,
@@ -41,6 +50,7 @@ from clusterfutures.wire import Record
 
 if TYPE_CHECKING:
     from clusterfutures.doorbell import Caller, Doorbell
+    from clusterfutures.history import Past
     from clusterfutures.logs import Frame
 
 log = logging.getLogger("clusterfutures")
@@ -115,6 +125,7 @@ class Watch:
         self.allocation = jobs(events)
         self.dispatcher = dispatcher
         self.ended: Callable[[], None] = lambda: None  # called last of all
+        self.check_lease: Callable[[], None] = lambda: None  # raises RunInUse if the run is another driver's
         # Waited for instead of the thread: up to Python 3.12 a Ctrl-C inside of Thread.join makes the thread
         # pass for ended (python/cpython#90882).
         self.over = threading.Event()
@@ -139,7 +150,32 @@ class Watch:
         """Tell a process that its inbox has grown."""
         peer = self._peers.get(ref)
         if peer is not None and peer.caller is not None:
-            peer.caller.ring(Record(GREW, 0, inbox.segment - (1 if self._run.shared else 0), inbox.end))
+            peer.caller.ring(Record(GREW, 0, inbox.segment, inbox.end))
+
+    def restore(self, past: Past) -> None:
+        """Go on reading where `past` ends, which another driver has left; before the thread starts."""
+        for ref in (*past.ended, *(worker.ref for worker in past.workers if worker.dead)):
+            first = ref._replace(generation=0)
+            self._buried[first] = max(ref.generation, self._buried.get(first, -1))
+        for ref, outbox in self._readers(past):
+            peer = self._peers[ref] = Peer(ref, outbox)
+            peer.heard = (outbox.segment, outbox.offset) > (0, 0)
+        for ref, peer in self._peers.items():
+            if self.allocation.lone_worker(ref.supervisor) == ref:
+                peer.voice = self._peers.get(ref.supervisor, peer)
+        try:
+            self._lease = Lease(Lease.read(self._run).counter, self._lease.address)
+        except (OSError, CorruptRecord):  # there was none, and so nobody who compares
+            log.debug("no lease of an earlier driver in %s", self._run.path)
+
+    def _readers(self, past: Past) -> Iterator[tuple[WorkerRef, LogReader]]:
+        """Whoever may write; but on a cluster those that wait in the queue are found when they begin."""
+        alive = [worker for worker in past.workers if not worker.dead]
+        begun = {worker.ref.supervisor for worker in alive if worker.claimed or not worker.lone}
+        supervisors = [(one.ref, one.outbox) for job in past.jobs for one in job.supervisors.values()]
+        for ref, outbox in (*supervisors, *((worker.ref, worker.outbox) for worker in alive)):
+            if ref.supervisor in begun or outbox.segment or outbox.offset or not self._run.shared:
+                yield ref, outbox
 
     def start_lease(self) -> None:
         """Publish where the doorbell is, before any process looks for it."""
@@ -153,6 +189,9 @@ class Watch:
         try:
             while not self._over():
                 self._turn()
+        except RunInUse as error:  # its jobs are that driver's, too
+            log.error("%s", error)
+            self.dispatcher.fail_all(error, broken=True)
         except BaseException as error:  # nobody else would ever hear of it
             log.exception("the watching thread failed; its futures fail with it")
             self.dispatcher.fail_all(error, broken=True)
@@ -199,7 +238,9 @@ class Watch:
         self._mute = any(self._may_write_unheard(peer) for peer in self._peers.values())
         if self._mute and self.bell is not None and not self._told_mute:
             self._tell_who_is_mute(now)
-        self._timeout = min(self._look_interval(sum(wanted.values())), self.allocation.patience)
+        self._timeout = min(
+            self._look_interval(sum(wanted.values())), self.allocation.patience, self.dispatcher.patience
+        )
 
     def _may_write_unheard(self, peer: Peer) -> bool:
         return peer.voice.caller is None and not self.allocation.is_idle(peer.ref)
@@ -217,10 +258,13 @@ class Watch:
                 )
                 return
 
-    def _wait(self) -> dict[Peer, None]:
-        """Sleep until somebody rings or it is time to look; returns who rang, in that order."""
+    def _wait(self) -> dict[Peer, int]:
+        """Sleep until somebody rings or it is time to look.
+
+        Returns who rang, in that order, with the last segment of each one's outbox that is known to be whole.
+        """
         timeout = ENDING_LOOK if self._deadline else self._timeout
-        rung: dict[Peer, None] = {}
+        rung: dict[Peer, int] = {}
         if self.bell is None:
             self._nudge.wait(timeout)
             self._nudge.clear()
@@ -234,7 +278,7 @@ class Watch:
                     peer.caller = None
                     if peer.ref.slot < 0:
                         self._hung_up.append(peer.ref)
-                        rung[peer] = None  # for its last words
+                        rung.setdefault(peer, -1)  # for its last words
                         self._rang_for_another(peer, rung)
                 continue
             peer.caller, peer.mute_since = event.line, 0.0
@@ -243,7 +287,8 @@ class Watch:
                 event.line.ring(Record(LOOK))  # what was written before there was a line
             if event.record is not None and event.record.kind == LOST:
                 self.dispatcher.outcome_lost(event.record.b, event.record.c)
-            rung[peer] = None
+            upto = -1 if event.record is None else complete((event.record,))
+            rung[peer] = max(rung.get(peer, -1), upto)
             if event.record is not None and peer.ref.slot < 0:
                 self._rang_for_another(peer, rung)
         return rung
@@ -258,12 +303,12 @@ class Watch:
             return None
         return peer
 
-    def _rang_for_another(self, peer: Peer, rung: dict[Peer, None]) -> None:
+    def _rang_for_another(self, peer: Peer, rung: dict[Peer, int]) -> None:
         """A supervisor has rung: perhaps for its lone worker."""
         lone = self.allocation.lone_worker(peer.ref)
         other = self._peer(lone) if lone is not None else None
         if other is not None:
-            rung[other] = None
+            rung.setdefault(other, -1)
 
     def _look_interval(self, wanted: int) -> float:
         if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= wanted:
@@ -285,13 +330,14 @@ class Watch:
             self._listed = now
             for ref in self.allocation.begun():
                 self._peer(ref)
-        if not self._hear([peer for peer in self._peers.values() if not self.allocation.is_idle(peer.ref)]):
+        peers = [peer for peer in self._peers.values() if not self.allocation.is_idle(peer.ref)]
+        if not self._hear(dict.fromkeys(peers, -1)):
             self._pause = min(self._pause * 1.5, LONGEST_POLL[self._run.shared])
 
-    def _hear(self, peers: Iterable[Peer]) -> bool:
+    def _hear(self, peers: Mapping[Peer, int]) -> bool:
         heard = False
-        for peer in peers:
-            frames = peer.outbox.read()
+        for peer, upto in peers.items():
+            frames = peer.outbox.read(upto)
             if frames:
                 heard = True
                 self._pause = SHORTEST_POLL
@@ -396,7 +442,8 @@ class Watch:
         peer = self._peers.get(ref)
         if peer is not None and peer.voice.caller is None:
             peer.mute_since = time.monotonic()
-        post = Post(str(ref), ready.pid, ready.node, ready.job_id)
+        job_id = self.allocation.id_of(ref.supervisor, ready.job_id)
+        post = Post(str(ref), ready.pid, ready.node, job_id)
         self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
         if not self.allocation.serves(ref.supervisor):
             self.dispatcher.dismiss_all(ref.supervisor)
@@ -409,7 +456,7 @@ class Watch:
     def _worker_ended(self, ref: WorkerRef, ended: Ended) -> None:
         self._peer(ref)  # a lone one may have come unseen
         self.allocation.worker_ended(ref.supervisor)
-        if ended.reason == SITE and ended.task and not self.allocation.closed:
+        if ended.reason in BY_SITE and ended.task and not self.allocation.closed:
             self._unexplained[ref] = ended  # the scheduler ended it, and will say why
             self.dispatcher.excuse(ref)
             self._be_curious()
@@ -466,7 +513,7 @@ class Watch:
         for ref in left:
             self._bury(ref, self._unexplained.get(ref), known)
         self.dispatcher.never_came(element.ref._replace(slot=0, generation=0), known)
-        self.dispatcher.forget(element.ref)
+        self.dispatcher.forget(element.ref, status)
 
     def _part_from(self, peer: Peer) -> None:
         """Read the last words of somebody who is dead."""
@@ -509,7 +556,10 @@ class Watch:
 
     def _renew_lease(self) -> None:
         try:
+            self.check_lease()
             self.start_lease()
+        except RunInUse:
+            raise
         except OSError as error:
             self._leased = time.monotonic()
             log.warning("could not renew the lease, workers may think that nobody is there: %s", error)

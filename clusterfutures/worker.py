@@ -146,6 +146,7 @@ class Worker:
         self._unseen = False  # something may have been printed since
         self.current: Task | None = None
         self.forked = False  # this is a child of the worker, which a task made
+        self.warned = False  # the scheduler has announced the end of the job
         self.busy = False
 
     # -- life -----------------------------------------------------------------------------------
@@ -181,6 +182,10 @@ class Worker:
 
     def _note_fork(self) -> None:
         self.forked = True
+
+    def note_warning(self, number: int, stack: object) -> None:
+        """The handler of the signals that announce the end of the job."""
+        self.warned = True
 
     def _initialize(self) -> bool:
         self._marker.set(0, 0.0, STARTING)

@@ -69,6 +69,13 @@ class ShellScheduler(Scheduler):
         self._exits[job_id] = f"{script}.{index}.exit"
         return job_id
 
+    def adopt(self, request: JobRequest, ids: Optional[list[str]]) -> list[str]:
+        """Of what another process has started, all that is needed is where it leaves its exit code."""
+        ids = super().adopt(request, ids)
+        for index, job_id in enumerate(ids):
+            self._exits[job_id] = f"{request.script}.{index}.exit"
+        return ids
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Kill their process groups; workers notice that their supervisor is gone."""
         for job_id in job_ids:

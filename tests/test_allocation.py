@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from clusterfutures import allocation, submissions
-from clusterfutures.allocation import DRIFT, FAILED_STARTS, GATHER, Allocation, Element, Events, Recipe
+from clusterfutures.allocation import (
+    DRIFT,
+    FAILED_STARTS,
+    GATHER,
+    WORRY,
+    Allocation,
+    Element,
+    Events,
+    Recipe,
+)
 from clusterfutures.errors import (
     SchedulerUnavailable,
     SubmissionError,
@@ -316,7 +325,7 @@ def test_what_is_asked_of_the_scheduler(make_world: Callable[..., World]) -> Non
         resources={"mem": 1},
         tag="run",
     )
-    assert Specification.read(world.run, 0) == world.specification._replace(workers=2)
+    assert Specification.read(world.run, 0) == world.specification._replace(workers=2, elements=2)
     assert os.path.isdir(os.path.dirname(request.log)), "the scheduler must be able to write the log"
 
 
@@ -887,12 +896,15 @@ def test_failed_starts_in_a_row_are_enough(world: World) -> None:
         assert not world.broken
         world.turn(1)
         Path(world.run.element_log(number, 0)).write_text(f"no module {number}\n")
-        world.answer(FAILED)
+        world.answer(FAILED._replace(node="n1"))
     [error] = world.broken
     assert isinstance(error, WorkerStartError)
     for words in ("no module 2", "exit code 3", "FAILED", "job 102_0"):
         assert words in str(error)
     assert "no module 1" not in str(error)
+    assert (error.job_id, error.node, error.state) == ("102_0", "n1", "FAILED")
+    assert (error.exit_code, error.signal, error.stderr_tail) == (3, None, "no module 2")
+    assert error.log_path == world.run.element_log(2, 0)
 
 
 def test_a_ready_worker_forgives_failed_starts(world: World) -> None:
@@ -911,6 +923,8 @@ def test_how_many_failed_starts_are_enough(make_world: Callable[..., World]) -> 
     world.turn(1)
     world.answer(JobStatus(JobState.FAILED, signal=9))
     [error] = world.broken
+    assert isinstance(error, WorkerStartError)
+    assert (error.exit_code, error.signal, error.state) == (None, "SIGKILL", "failed")
     assert "signal 9" in str(error)
     assert world.run.element_log(0, 0) in str(error), "where nothing was written"
 
@@ -949,8 +963,11 @@ def test_a_supervisor_that_gives_up(world: World) -> None:
     Path(home, "stderr").write_text("a library is missing\n")
     world.allocation.gave_up(ref, "3 workers in a row")
     [error] = world.broken
+    assert isinstance(error, WorkerStartError)
     assert "3 workers in a row" in str(error)
     assert "a library is missing" in str(error)
+    assert (error.job_id, error.stderr_tail) == ("100_1", "a library is missing")
+    assert error.log_path == str(Path(home, "stderr"))
 
 
 def test_giving_up_after_good_workers_is_no_reason_to_end(world: World) -> None:
@@ -975,6 +992,14 @@ def test_giving_up_may_be_the_last_word(make_world: Callable[..., World]) -> Non
     world.on_gone = lambda element: world.allocation.gave_up(element.ref, "3 workers in a row")
     world.answer(COMPLETED)
     assert "3 workers in a row" in str(world.broken[0])
+
+
+def test_the_id_of_a_job_is_the_schedulers(world: World) -> None:
+    world.turn(1)
+    world.allocation.elements[WorkerRef(0)].job_id = "100;far"
+    assert world.allocation.id_of(WorkerRef(0), "100") == "100;far"
+    assert world.allocation.id_of(WorkerRef(0), None) is None, "where a job has none for its tasks to know"
+    assert world.allocation.id_of(WorkerRef(7), "107") == "107"
 
 
 def test_being_ready_may_be_the_last_word(make_world: Callable[..., World]) -> None:
@@ -1112,6 +1137,25 @@ def test_an_answer_about_an_earlier_start_is_not_about_the_later_one(world: Worl
     world.settle()
     assert world.refs == [later]
     assert [ref for ref, _ in world.gone] == [WorkerRef(0)]
+
+
+@pytest.mark.parametrize("end", [counted(COMPLETED, 2), COMPLETED, None], ids=["told", "not-told", "gone"])
+def test_a_start_that_nobody_saw_is_the_one_that_has_ended(world: World, end: JobStatus | None) -> None:
+    """It was put back, began and ended between two questions: what it wrote lies in its own directory."""
+    world.turn(1)
+    world.answer(RUNNING)
+    later = WorkerRef(0, 0, 2)
+    for ref in (WorkerRef(0, 0, 1), later):
+        world.run.make_home(ref)
+    world.answer(end)
+    if end is None:
+        assert world.refs == [WorkerRef(0)], "first it is given time"
+        world.later(world.scheduler.grace)
+        world.answer(None)
+    assert [ref for ref, _ in world.gone] == [WorkerRef(0), later]
+    assert world.gone[0][1].state is JobState.PREEMPTED
+    assert world.came[-1] == later
+    assert not world.refs
 
 
 def test_one_that_was_let_go_stays_so_when_it_is_started_anew(world: World) -> None:
@@ -1256,7 +1300,10 @@ def test_a_supervisor_that_fell_silent_is_asked_after(world: World) -> None:
     world.turn(1)
     gaps(world, 15)
     world.allocation.worried = True
-    assert set(gaps(world, 3)) == {world.scheduler.interval}
+    before = len(world.scheduler.questions)
+    assert set(gaps(world, 3)) == {WORRY * world.scheduler.interval}
+    ages = [question.max_age for question in world.scheduler.questions[before:]]
+    assert max(ages) < WORRY * world.scheduler.interval, "an older answer would be no news"
 
 
 def test_urgent_questions_do_not_make_the_others_rare(world: World) -> None:
@@ -1282,6 +1329,18 @@ def test_what_is_ending_has_not_ended(world: World) -> None:
     world.answer(JobStatus(JobState.TIMEOUT))
     assert [found for found, _ in world.gone] == [ref]
     assert not world.allocation.is_ending(ref)
+
+
+def test_how_it_will_end_may_be_known_while_it_runs(world: World) -> None:
+    world.turn(1)
+    [ref] = world.refs
+    doomed = RUNNING._replace(ends_as=JobState.CANCELLED)
+    world.answer(doomed)
+    assert [(found, status.state) for found, status in world.ending] == [(ref, JobState.CANCELLED)]
+    world.allocation.let_go()
+    world.answer(doomed)
+    assert not world.gone, "it still runs"
+    assert not world.over()
 
 
 def test_what_is_ending_is_not_waited_for_at_the_end(world: World) -> None:

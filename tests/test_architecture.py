@@ -21,16 +21,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "clusterfutures"
 
 LAYERS = (
-    {"__main__", "cli"},
-    {"pipeline"},
-    {"executor", "local", "registry", "serial", "session", "slurm", "torque"},
+    {"__main__", "cli", "demo"},
+    {"clean", "pipeline", "runs"},
+    {"executor", "local", "registry", "resume", "serial", "session", "slurm", "torque"},
     {"allocation", "clerk", "dispatch", "doorbell"}
-    | {"futures", "journal", "obituary", "pace", "queued", "roster"}
+    | {"futures", "history", "journal", "kinds", "lease", "nodes", "obituary", "pace", "queued", "roster"}
     | {"submissions", "taskjobs", "waiting", "watch"},
-    {"bootstrap", "context", "functions", "schedulers", "supervisor", "worker", "writing"},
-    {"line", "link", "logs", "memory", "records", "share", "specification", "spool", "wire"}
+    {"bootstrap", "checkpoint", "context", "functions", "schedulers", "supervisor", "worker", "writing"},
+    {"line", "link", "logs", "memory", "notices", "records", "share", "specification", "spool", "wire"}
     | {"capture", "faults", "mainspace", "payload", "picklers"}
-    | {"_version", "cpus", "errors", "light", "options", "profiles", "resources", "states"},
+    | {"_version", "cpus", "errors", "light", "options", "processes", "profiles", "resources"}
+    | {"retries", "states"},
 )
 """From the top down. A package such as `schedulers` is one name."""
 

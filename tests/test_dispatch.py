@@ -12,6 +12,7 @@ import pytest
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.futures import ClusterFuture
 from clusterfutures.journal import Policy, Run
+from clusterfutures.kinds import Kinds
 from clusterfutures.records import CALL
 from clusterfutures.spool import RunDirectory
 
@@ -20,9 +21,8 @@ class Between(Dispatcher):
     """Has `meanwhile` happen after the next tasks were written, before they are pending."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(
-            RunDirectory(str(directory), shared=False), 2, 0, False, lambda ref, inbox: None, lambda: None
-        )
+        run, kinds = RunDirectory(str(directory), shared=False), Kinds({}, lambda needs: None)
+        super().__init__(run, 2, 0, False, lambda ref, inbox: None, lambda: None, kinds)
         self.meanwhile: Callable[[], None] = lambda: None
         write = self.journal.write
 

@@ -196,7 +196,7 @@ FRESH = st.lists(
 def test_every_task_can_be_found(rows: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     run = RunDirectory(str(tmp_path_factory.mktemp("run")), shared=False)
     functions = [a_function(number) for number in range(3)]
-    sinks, policies = [FutureSink(), FutureSink()], [Policy(), Policy(retries=1)]
+    sinks, policies = [FutureSink(), FutureSink()], [Policy(), Policy(timeout=1.0)]
     fresh, number = [], 0
     for gap, style, function, bodies, sink, policy in rows:
         number += gap

@@ -31,7 +31,7 @@ from clusterfutures.obituary import (
     tail,
     worker_lost,
 )
-from clusterfutures.records import ASKED, MEMORY, OWN, SITE, TIMED_OUT, Ended
+from clusterfutures.records import ASKED, MEMORY, OWN, SITE, SITE_MEMORY, SITE_TIME, TIMED_OUT, Ended
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
@@ -100,6 +100,8 @@ OWN_REASONS = [
     (ASKED, TaskKilled, "killed on request"),
     (TIMED_OUT, TaskTimeout, "longer than its timeout"),
     (MEMORY, OutOfMemory, "reached its memory limit; ask for more mem"),
+    (SITE_MEMORY, OutOfMemory, "ended at its memory limit; ask for more mem"),
+    (SITE_TIME, TimeLimitReached, "reached its wall time; ask for more time"),
 ]
 
 

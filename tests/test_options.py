@@ -27,6 +27,7 @@ from clusterfutures.options import (
     task_options,
 )
 from clusterfutures.resources import known_names
+from clusterfutures.retries import Retries
 from clusterfutures.specification import SLOTS
 
 
@@ -355,24 +356,25 @@ def test_options_that_contradict_each_other(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [
-        ("retries", None, 0),
-        ("retries", 0, 0),
-        ("retries", 3, 3),
-        ("retries", np.int8(3), 3),
+        ("retries", None, Retries(0)),
+        ("retries", 0, Retries(0)),
+        ("retries", 3, Retries(3)),
+        ("retries", np.int8(3), Retries(3)),
+        ("retries", Retries(3, delay=1), Retries(3, delay=1)),
         ("timeout", None, 0.0),
         ("timeout", 2, 2.0),
         ("timeout", np.int64(2), 2.0),
         ("timeout", timedelta(milliseconds=1), 0.001),
     ],
 )
-def test_task_options(name: str, given: Any, expected: float) -> None:
+def test_task_options(name: str, given: Any, expected: object) -> None:
     assert name in TASK_OPTIONS
     assert task_option(name, given) == expected
 
 
 def test_options_of_tasks() -> None:
     given = {"retries": 2, "timeout": timedelta(minutes=1), "mem": "2G", "walltime": "1h"}
-    assert task_options(given) == {"retries": 2, "timeout": 60.0}
+    assert task_options(given) == {"retries": Retries(2), "timeout": 60.0}
     assert job_options(given, cluster=True) == {"mem": 2 << 30, "time": 3600}
     assert task_options({}) == job_options({}, cluster=False) == {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 
 import pytest
 from hypothesis import given
@@ -74,8 +73,9 @@ def test_lone_calls(
     number: int, attempt: int, timeout: float, expected: float, style: int, function: Location, body: bytes
 ) -> None:
     record = Task(number, attempt, timeout, expected, style, function, body)
-    found = Task.unpack(record.pack())
+    found = Task.unpack(record.pack(7))
     assert found == record
+    assert Task.policy_in(record.pack(7)) == 7
     assert type(found.function) is Location
 
 
@@ -97,18 +97,12 @@ def test_kills(slot: int, generation: int, task: int, number: int) -> None:
     assert Kill.unpack(record.pack()) == record
 
 
-@given(U64, U8, PLACES, st.lists(U64, max_size=10), st.binary(max_size=100))
+@given(U64, U8, PLACES, st.lists(U64, max_size=10), st.binary(max_size=100), U32)
 def test_waiting_tasks_can_be_read_back(
-    number: int, style: int, function: Location, parents: list[int], body: bytes
+    number: int, style: int, function: Location, parents: list[int], body: bytes, policy: int
 ) -> None:
-    """The layout that `Waiting` documents, read here as a later reader of the journal would."""
-    data = Waiting(number, style, function, parents, body).pack()
-    head = struct.Struct("<QBQQQI")
-    *fields, count = head.unpack_from(data)
-    at = head.size + 8 * count
-    assert fields == [number, style, *function]
-    assert list(struct.unpack_from(f"<{count}Q", data, head.size)) == parents
-    assert data[at:] == body
+    record = Waiting(number, style, function, tuple(parents), body, policy)
+    assert Waiting.unpack(record.pack()) == record
 
 
 @given(U64, U32, U8, st.builds(Cost, SECONDS, SECONDS, U64, U64, U64, U64, U64))

@@ -15,6 +15,7 @@ from clusterfutures import (
     LocalExecutor,
     OptionError,
     PBSExecutor,
+    Retries,
     SerialExecutor,
     SlurmExecutor,
     TorqueExecutor,
@@ -224,8 +225,17 @@ class TestOnOneMachine:
     def test_settings_of_tasks_stay(self) -> None:
         executor: Any = get_executor("local", retries=1)
         with executor:
-            assert executor.options(mem="32G")._policy.retries == 1
-            assert executor.options(mem="32G", retries=2).options(mem="64G")._policy.retries == 2
+            assert executor.options(mem="32G")._policy.retries == Retries(1)
+            view = executor.options(mem="32G", retries=2).options(mem="64G")
+            assert view._policy.retries == Retries(2)
+
+    @pytest.mark.parametrize("name", ["local", "serial"])
+    def test_nothing_of_a_job_grows_where_there_is_none(self, name: str) -> None:
+        retries = Retries(1, grow={"mem": 2, "timeout": 2}, exclude=True)
+        with get_executor(name, max_workers=1, mem="8G", timeout=60, retries=retries) as executor:
+            assert executor.submit(abs, -1).result() == 1
+            larger: Any = executor
+            assert larger.options(mem="16G", retries=retries).submit(abs, -1).result() == 1
 
     def test_the_class_itself_is_strict(self) -> None:
         with pytest.raises(OptionError, match="unknown option 'mem': it describes jobs on a cluster"):

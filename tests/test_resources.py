@@ -119,6 +119,8 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("signal", signal.SIGUSR2, "USR2"),
     ("signal", int(signal.SIGUSR2), "USR2"),
     ("signal", f"{int(signal.SIGUSR2)}@9", "USR2@9"),
+    ("hold", True, True),
+    ("hold", False, False),
     ("requeue", True, True),
     ("requeue", False, False),
     ("mail", "END,FAIL", "END,FAIL"),
@@ -336,6 +338,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "exclude": NO_NAMES,
     "exclusive": ("users", "True", 1, 0, ""),
     "begin": (*NO_LINE, timedelta(hours=1), datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))),
+    "hold": ("yes", 1, 0, ""),
     "depends": (
         *("", "soon", "a:", "afterok: 1", "afterok:1\n", "1 2", ";far", "1_", "1[a]", -1, 1.5, True, b"1"),
         *(["afterok:1"], [None], iter(()), {"1": 2}),

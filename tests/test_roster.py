@@ -17,11 +17,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from clusterfutures import dispatch, logs, payload, roster
-from clusterfutures.dispatch import FREE_RERUNS, Dispatcher
-from clusterfutures.errors import NodeFailed, Preempted, TaskKilled, TaskTimeout, WorkerLost
+from clusterfutures.dispatch import Dispatcher
+from clusterfutures.errors import (
+    NodeFailed,
+    OutOfMemory,
+    Preempted,
+    TaskKilled,
+    TaskTimeout,
+    WorkerLost,
+)
 from clusterfutures.futures import ClusterFuture, Row
 from clusterfutures.journal import Policy, Run
+from clusterfutures.kinds import Kinds
 from clusterfutures.logs import Location, LogReader, LogWriter
+from clusterfutures.nodes import LOSSES
 from clusterfutures.obituary import Post
 from clusterfutures.pace import SHORTEST, Pace
 from clusterfutures.records import (
@@ -34,6 +43,7 @@ from clusterfutures.records import (
     LEAVE,
     OUTCOME_HEAD,
     OWN,
+    POLICY,
     RECALL,
     RETURNED_VALUE,
     SECONDS,
@@ -46,6 +56,7 @@ from clusterfutures.records import (
     Ended,
     Task,
 )
+from clusterfutures.retries import FREE_RERUNS, Retries, check_retries
 from clusterfutures.roster import AHEAD, BUNDLE_RUNS, PATIENCE, Bundle, Member, Roster, share_out, without
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
@@ -557,16 +568,19 @@ class Driver:
 
     def __init__(self, directory: Path) -> None:
         self.run = RunDirectory(str(directory), shared=False)
-        self.dispatcher = Dispatcher(self.run, 8, 0, False, lambda ref, inbox: None, lambda: None)
+        self.kinds = Kinds({"mem": 100 << 10}, lambda needs: None)
+        self.dispatcher = Dispatcher(
+            self.run, 8, 0, False, lambda ref, inbox: None, lambda: None, self.kinds
+        )
         self.function = self.dispatcher.journal.function(len)
 
-    def submit(self, count: int, **policy: float) -> list[ClusterFuture[Any]]:
-        chosen = Policy(**policy)  # type: ignore[arg-type]
+    def submit(self, count: int, retries: int | Retries = 0, **policy: Any) -> list[ClusterFuture[Any]]:
+        chosen = Policy(check_retries(retries), **policy)
         return [self.dispatcher.add(CALL, self.function, b"\x80", [], chosen) for _ in range(count)]
 
-    def join(self, number: int, job: int = 0, kind: int = 0) -> WorkerRef:
+    def join(self, number: int, job: int = 0, kind: int = 0, node: str = "node") -> WorkerRef:
         ref = worker(number)._replace(job=job)
-        post = Post(str(ref), 4711, "node", "job")
+        post = Post(str(ref), 4711, node, "job")
         self.run.make_home(ref)
         self.dispatcher.joined(ref, post, kind)
         self.dispatcher.ready(ref, post, kind)
@@ -790,17 +804,98 @@ def test_even_what_is_free_has_an_end(driver: Driver, retries: int) -> None:
 
 def test_free_attempts_and_charged_ones_are_counted_apart(driver: Driver) -> None:
     [future] = driver.submit(1, retries=2)
-    for attempt, status in enumerate([PREEMPTED, None, PREEMPTED, NODE_FAILED, PREEMPTED]):
+    for attempt, status in enumerate([PREEMPTED, None, PREEMPTED, NODE_FAILED, None]):
         lose(driver, attempt, status)
         assert not future.done()
-    lose(driver, 5, NODE_FAILED)
-    assert isinstance(future.exception(10), NodeFailed)
+    lose(driver, 5, None)
+    assert type(future.exception(10)) is WorkerLost
 
 
-def test_what_the_site_does_not_plan_is_charged(driver: Driver) -> None:
+def test_a_node_that_fails_is_free_of_charge_for_who_may_be_retried(driver: Driver) -> None:
     [future] = driver.submit(1)
     lose(driver, 0, NODE_FAILED)
     assert isinstance(future.exception(10), NodeFailed)
+
+
+# ---- another attempt under other conditions -----------------------------------------------------
+
+
+def test_growth_makes_another_kind(driver: Driver) -> None:
+    [future] = driver.submit(1, retries=Retries(3, grow={"mem": 2}, ceiling={"mem": "300K"}))
+    out = JobStatus(JobState.OUT_OF_MEMORY, text="OUT_OF_MEMORY")
+    for attempt, needs in enumerate([100, 200, 300]):
+        ref = driver.join(attempt, kind=attempt)
+        driver.dispatcher.pump()
+        assert driver.assigned(ref) == [(0, attempt)]
+        assert driver.kinds.needs(attempt) == {"mem": needs << 10}
+        driver.dispatcher.ended(ref, None, 0, out)
+    error = future.exception(10)
+    assert isinstance(error, OutOfMemory)
+    assert len(error.earlier) == 2
+
+
+def test_a_kind_of_its_own_is_wanted_workers_for(driver: Driver) -> None:
+    driver.submit(1, retries=Retries(1, grow={"mem": 2}))
+    lose(driver, 0, JobStatus(JobState.OUT_OF_MEMORY, text="OUT_OF_MEMORY"))
+    assert driver.dispatcher.wanted() == {0: 0, 1: 1}
+
+
+def test_rest_before_the_next_attempt(driver: Driver, clock: Clock) -> None:
+    driver.submit(1, retries=Retries(2, delay=10, backoff=3))
+    for attempt, pause in enumerate([10, 30]):
+        lose(driver, attempt, None)
+        assert driver.dispatcher.patience == pause
+        assert driver.dispatcher.wanted() == {0: 0}
+        clock.now += pause - 1
+        driver.dispatcher.pump()
+        assert driver.dispatcher.wanted() == {0: 0}
+        clock.now += 1
+        assert driver.dispatcher.stirring
+        driver.dispatcher.pump()
+        assert driver.dispatcher.wanted() == {0: 1}
+        assert driver.dispatcher.patience == float("inf")
+
+
+def test_nothing_is_due_once_all_that_rests_is_dropped(driver: Driver, clock: Clock) -> None:
+    """Else the watching thread would never sleep again."""
+    [future] = driver.submit(1, retries=Retries(2, delay=10))
+    lose(driver, 0, None)
+    driver.dispatcher.close(cancel=True)
+    assert future.done()
+    assert driver.dispatcher.patience == float("inf")
+
+
+def test_a_node_that_loses_task_after_task_is_left_out(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once tasks have ended elsewhere; who is on it, and who comes there later, gets no more tasks."""
+    good = driver.join(0, node="good")
+    driver.submit(1)
+    driver.serve(good, 1)
+    driver.dispatcher.ended(good, Ended(0, 0, 0, 0, OWN), None)
+    driver.submit(1, retries=9)
+    for attempt in range(LOSSES):
+        assert "exclude" not in driver.kinds.needs(0)
+        ref = driver.join(1 + attempt, node="bad")
+        driver.dispatcher.pump()
+        assert driver.assigned(ref) == [(1, attempt)]
+        staying = driver.join(10 + attempt, node="bad" if attempt == LOSSES - 1 else "elsewhere")
+        driver.dispatcher.ended(ref, killed(1), 1)
+        if attempt < LOSSES - 1:
+            driver.dispatcher.ended(staying, Ended(0, 0, 0, 0, OWN), None)
+    assert driver.kinds.needs(0) == {"mem": 100 << 10, "exclude": "bad"}
+    assert "node bad has lost 3 tasks in a row" in caplog.text
+    late = driver.join(20, node="bad")
+    assert driver.told(staying)[-1] == driver.told(late)[-1] == LEAVE
+
+
+def test_a_node_is_not_blamed_where_all_fail(driver: Driver) -> None:
+    driver.submit(10, retries=9)
+    for number in range(2 * LOSSES):
+        ref = driver.join(number, node=f"n{number % 2}")
+        driver.dispatcher.pump()
+        driver.dispatcher.ended(ref, killed(driver.assigned(ref)[0][0]), driver.assigned(ref)[0][0])
+    assert driver.kinds.needs(0) == {"mem": 100 << 10}
 
 
 def test_what_was_killed_on_request_is_not_run_again_at_no_charge(driver: Driver) -> None:
@@ -876,7 +971,7 @@ def test_workers_are_told_how_long_they_have(driver: Driver, clock: Clock) -> No
     driver.dispatcher.set_end(first.supervisor, clock.now + 100)
     assert driver.time_left(first) == [600, 100]
     assert driver.time_left(second) == [550, 100]
-    driver.dispatcher.forget(first.supervisor)
+    driver.dispatcher.forget(first.supervisor, JobStatus(JobState.COMPLETED))
     assert driver.time_left(driver.join(2)) == []
     assert driver.time_left(other) == []
 
@@ -949,7 +1044,7 @@ def test_while_there_is_something_to_do_nobody_is_let_go(driver: Driver, clock: 
 
 
 def test_tasks_are_for_workers_of_their_kind(driver: Driver) -> None:
-    large = driver.dispatcher.new_kind()
+    large = driver.kinds.find({"mem": 200 << 10}, 0)
     plain = driver.join(0)
     [first] = driver.submit(1, kind=large)
     driver.dispatcher.pump()
@@ -963,7 +1058,7 @@ def test_tasks_are_for_workers_of_their_kind(driver: Driver) -> None:
 def test_who_waits_for_another_kind_is_idle_all_the_same(driver: Driver, clock: Clock) -> None:
     """The other kind's job may lie in the queue for hours."""
     ref = driver.join(0)
-    driver.submit(1, kind=driver.dispatcher.new_kind())
+    driver.submit(1, kind=driver.kinds.find({"mem": 200 << 10}, 0))
     driver.dispatcher.pump()
     clock.now += 61
     assert driver.dispatcher.dismiss_idle(60) == [ref.supervisor]
@@ -1002,7 +1097,7 @@ def test_a_lone_call_is_written_once(driver: Driver) -> None:
     [(kind, body)] = driver.run.inbox_reader(ref).read()
     assert kind == GIVEN
     assert Task.unpack(body) == (0, 0, 7.5, 0.0, CALL, driver.function.place, b"\x80")
-    assert everything(LogReader(driver.run.path, "tasks", shared=False)) == [FUNCTION]
+    assert everything(LogReader(driver.run.path, "tasks", shared=False)) == [FUNCTION, POLICY]
     driver.finish(ref, 0)
     assert future.result(10) == 0
 

@@ -20,7 +20,7 @@ import pytest
 from clusterfutures import LocalExecutor, OutcomeNotWritten, RunDirectoryError, WorkerLost, WorkerStartError
 from clusterfutures import watch as watching
 from clusterfutures.logs import Frame, LogReader
-from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task
+from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task, Waiting
 from tests import local_work as work
 from tests.conftest import BELL_AND_POLLING
 from tests.support import ScriptResult, check_no_process_left, wait_until
@@ -56,7 +56,8 @@ def written(pool: LocalExecutor) -> tuple[set[int], dict[int, list[int]]]:
             batch = Batch.unpack(body)
             tasks.update(range(batch.first, batch.first + len(batch.bodies)))
         elif kind == WAITING:
-            waiting.update(_waiting(body))
+            task = Waiting.unpack(body)
+            waiting[task.number] = list(task.parents)
         elif kind == GIVEN:
             tasks.add(Task.unpack(body).number)
     return tasks, waiting
@@ -69,16 +70,6 @@ def _records(run_dir: str) -> Iterator[Frame]:
         reader = LogReader(str(directory), stem, shared=False)
         yield from reader.read()
         reader.close()
-
-
-def _waiting(body: bytes) -> dict[int, list[int]]:
-    # The head of the record: number, style, place of the function (three numbers), how many parents.
-    import struct
-    from array import array
-
-    head = struct.Struct("<QBQQQI")
-    number, _, _, _, _, count = head.unpack_from(body)
-    return {number: list(array("Q", body[head.size : head.size + 8 * count]))}
 
 
 class TestJournal:

@@ -40,8 +40,8 @@ class TestInterface:
     """A program for one of the others runs on it."""
 
     def test_it_has_what_the_others_have(self) -> None:
-        # There is no directory, since nothing is written.
-        assert public(LocalExecutor) - public(SerialExecutor) == {"run_dir"}
+        # There is no directory, since nothing is written: so nothing to reattach to or to run again from.
+        assert public(LocalExecutor) - public(SerialExecutor) == {"run_dir", "futures", "rerun"}
 
     @pytest.mark.parametrize("name", ["submit", "map", "starmap", "options", "scale", "shutdown"])
     def test_it_is_called_like_the_others(self, name: str) -> None:

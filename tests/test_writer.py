@@ -118,9 +118,21 @@ class TestReadyWays:
         log.append_line("")
         assert (hostile_tmp_path / "log").read_text() == "one\ntwo\n\n"
 
+    def test_several_lines_at_once(self, tmp_path: Path) -> None:
+        log = SerialWriter(tmp_path / "log")
+        log.append_lines([])
+        assert not (tmp_path / "log").exists()
+        log.append_lines(["one", "two\n", ""])
+        log.append_lines(str(number) for number in (3, 4))
+        assert (tmp_path / "log").read_text() == "one\ntwo\n\n3\n4\n"
+
     def test_a_line_is_one_line(self, tmp_path: Path) -> None:
+        log = SerialWriter(tmp_path / "log")
         with pytest.raises(ValueError, match="a newline within"):
-            SerialWriter(tmp_path / "log").append_line("one\ntwo")
+            log.append_line("one\ntwo")
+        with pytest.raises(ValueError, match="a newline within"):
+            log.append_lines(["zero", "one\ntwo"])
+        assert not (tmp_path / "log").exists()
 
     def test_after_a_file_without_a_last_newline(self, tmp_path: Path) -> None:
         (tmp_path / "log").write_text("by hand")
@@ -174,7 +186,7 @@ class TestReadyWays:
             patch.setattr(leases, "write_record", lambda *args: None)
             patch.setattr(locks, "write_record", lambda *args: None)
             with pytest.raises(OSError, match="No space"):
-                log.append_line("2" * 15)
+                log.append_lines(["2" * 8, "3" * 8])
         assert (tmp_path / "log").read_text() == "one\n"
 
 

@@ -52,7 +52,7 @@ class JobStatus(NamedTuple):
     Exit code or signal number are None if it does not tell.  `text` is its own word and reason, as
     "PENDING (Resources)".  `time_left` is in seconds, None if it is not known or has no end.  `hopeless` is
     the reason for which it can never start.  `restarts` is how often it was started anew, None if that is not
-    told.  `ends_as` is how one that is ENDING will have ended, None if that is not known yet.
+    told.  `ends_as` is how one that is ENDING, or told to end, will have ended, None if that is not known.
     """
 
     state: JobState
@@ -101,6 +101,17 @@ class Scheduler(ABC):
         or not, and submitting the same request again finds out.
         """
 
+    def adopt(self, request: JobRequest, ids: Optional[list[str]]) -> list[str]:
+        """An earlier process of this run has submitted the job; returns the ids of its elements.
+
+        From then on `poll` and `cancel` know them.  With None for `ids` it is not known whether it was
+        accepted: then they are looked for by what is unique in the request, with '' for those that are not
+        there.  May block.  Raises :class:`~clusterfutures.errors.SchedulerUnavailable` if there is no answer.
+
+        The default is for schedulers that keep nothing in this process, and cannot look for jobs.
+        """
+        return [""] * request.elements if ids is None else ids
+
     @abstractmethod
     def cancel(self, job_ids: Iterable[str]) -> None:
         """End these elements, whatever they do; those that have ended already are no error."""
@@ -124,6 +135,10 @@ class Scheduler(ABC):
         An answer may be `max_age` seconds old, if another executor of this process asked then.  Raises
         :class:`~clusterfutures.errors.SchedulerUnavailable` if there is none.
         """
+
+    def script(self, request: JobRequest) -> str:
+        """The batch script of the job; where there is none, what :meth:`explain` says."""
+        return self.explain(request)
 
     @abstractmethod
     def explain(self, request: JobRequest) -> str:

@@ -9,13 +9,27 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from typing import Optional
+from typing import Optional, Union
 
 from clusterfutures.errors import SubmissionError
+from clusterfutures.processes import arguments, everybody, started
 from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, JobStatus, Scheduler
 from clusterfutures.states import JobState
 
+OWN_WORDS = 5  # at the end of a supervisor's command: the run's directory, and which element of which job
 SWEPT_WITHIN = 1.0  # seconds to wait for killed processes to be gone
+
+
+class Stranger:
+    """A process that was started by a process before this one; its exit code is nobody's."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._started = started(pid)
+
+    def poll(self) -> Optional[int]:
+        """None while it lives."""
+        return None if self._started and started(self.pid) == self._started else 0
 
 
 class LocalScheduler(Scheduler):
@@ -28,7 +42,7 @@ class LocalScheduler(Scheduler):
     grace = 0.0
 
     def __init__(self) -> None:
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Union[subprocess.Popen[bytes], Stranger]] = {}
 
     def submit(self, request: JobRequest) -> list[str]:
         """Start the processes; an id is a process id."""
@@ -37,6 +51,15 @@ class LocalScheduler(Scheduler):
         for index in range(request.elements):
             ids.append(self._start(_command(request, index), request, index, environment))
         return ids
+
+    def adopt(self, request: JobRequest, ids: Optional[list[str]]) -> list[str]:
+        """Look for the processes: those that are, or were, `ids`, or without these among all."""
+        found = []
+        for index in range(request.elements):
+            candidates = everybody() if ids is None else [int(ids[index])] if ids[index] else []
+            found.append(next((pid for pid in candidates if _is_element(pid, request, index)), 0))
+        self._processes.update((str(pid), Stranger(pid)) for pid in found if pid)
+        return [str(pid) if pid else "" for pid in found] if ids is None else ids
 
     def _start(
         self, command: list[str], request: JobRequest, index: int, environment: dict[str, str]
@@ -78,11 +101,15 @@ class LocalScheduler(Scheduler):
 
     def poll(self, job_ids: Iterable[str], max_age: float = 0.0) -> dict[str, JobStatus]:
         """Which of them still run, and how the others ended."""
-        return {
-            job_id: _status(self._processes[job_id].poll())
-            for job_id in job_ids
-            if job_id in self._processes
-        }
+        found = {}
+        for job_id in job_ids:
+            process = self._processes.get(job_id)
+            code = None if process is None else process.poll()
+            if isinstance(process, Stranger) and code is not None:
+                del self._processes[job_id]  # nobody knows how it ended
+            elif process is not None:
+                found[job_id] = _status(code)
+        return found
 
     def explain(self, request: JobRequest) -> str:
         """The command that is started."""
@@ -107,6 +134,17 @@ def _command(request: JobRequest, index: int) -> list[str]:
     if request.setup:
         command = [*_shell(), "set -e\n" + request.setup + '\nexec "$@"', "setup", *command]
     return command
+
+
+def _is_element(pid: int, request: JobRequest, index: int) -> bool:
+    """Whether a process is this element's: the first of its session, with the words of the request."""
+    own = {INDEX: str(index), RESTART: "0", JOB_ID: ""}
+    words = [os.fsencode(own.get(word, word)) for word in request.argv[-OWN_WORDS:]]
+    try:
+        first = os.getsid(pid) == pid
+    except OSError:
+        return False
+    return first and arguments(pid).replace(b"\0", b" ").strip().endswith(b" ".join(words).strip())
 
 
 def _in_session(pid: int, session: int) -> bool:

@@ -11,6 +11,7 @@ import shlex
 from typing import NamedTuple, Optional
 
 from clusterfutures.errors import OptionError
+from clusterfutures.notices import VARIABLE
 from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest
 
 NO_RUN_DIRECTORY = 117
@@ -35,11 +36,14 @@ class Variables(NamedTuple):
     job_id: str
 
 
-def render(request: JobRequest, variables: Variables, log: Optional[str]) -> str:
+def render(
+    request: JobRequest, variables: Variables, log: Optional[str], notices: bool = False
+) -> str:
     """The script of a job.
 
     `log` is the file for its output, in which INDEX stands for the element's own; None leaves the output
-    to the scheduler.  Raises :class:`OptionError` for a variable that no shell can set.
+    to the scheduler.  With `notices`, the supervisor is told where a scheduler writes to the job's standard
+    error (:mod:`clusterfutures.notices`).  Raises :class:`OptionError` for a variable that no shell can set.
     """
     parts = [
         "#!/bin/bash",
@@ -49,6 +53,8 @@ def render(request: JobRequest, variables: Variables, log: Optional[str]) -> str
         f"cf_job={variables.job_id}",
         *_need(os.path.dirname(request.script), "run directory", NO_RUN_DIRECTORY, "[ -d {} ]"),
     ]
+    if notices:  # in another descriptor, since this one is about to become that of the log
+        parts += ["exec 3>&2", f"export {VARIABLE}=/proc/self/fd/3"]
     if log is not None:
         parts.append(f"exec >>{_pattern(log)} 2>&1 || exit {NO_RUN_DIRECTORY}")
     if request.cwd is not None:
