@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the contract suite on these executors, separated by commas; 'everyday' (the default) are "
         "those that need no service, 'all' is every one",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what Slurm had to say, below a failed test, if there is one."""
+    report = yield
+    slurm = sys.modules.get("tests.slurm")
+    if slurm is not None:
+        slurm.show_logs(report)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clusterfutures.errors import OptionError, SchedulerUnavailable
+from clusterfutures.notices import VARIABLE
 from clusterfutures.schedulers import command, poller, script
 from clusterfutures.schedulers.base import INDEX, JOB_ID, RESTART, JobRequest, JobStatus
 from clusterfutures.schedulers.poller import SharedPoller
@@ -121,6 +122,13 @@ class TestScript:
         assert (ended.code, ended.err) == (0, "")
         assert ended.told[0] == [*words[:-3], "4", "0", "12_4"]
         assert ended.told[2] == str(hostile_tmp_path)
+
+    def test_where_the_scheduler_writes_to_the_job(self, tmp_path: Path) -> None:
+        """To what was standard error before the script made that its log."""
+        wanted = request(tmp_path, ["bash", "-c", f"echo by us; echo by the scheduler >>${VARIABLE}"])
+        ended = Ended(tmp_path, script.render(wanted, VARIABLES, wanted.log, notices=True))
+        assert (ended.code, ended.err) == (0, "by the scheduler\n")
+        assert (tmp_path / "4.log").read_text() == "by us\n"
 
     def test_sbatch_takes_it(self, tmp_path: Path) -> None:
         """It refuses scripts with DOS line ends or NUL in them, wherever these are."""

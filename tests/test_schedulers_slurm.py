@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from clusterfutures.schedulers.command import Completed
 from clusterfutures.schedulers.slurm import SlurmScheduler
 from clusterfutures.states import JobState
 from tests import captured_slurm as captured
+from tests.support import REPOSITORY
 
 
 def completed(stdout: str = "", stderr: str = "", code: int = 0) -> Completed:
@@ -175,6 +177,7 @@ WORDS = {
     "nice": (100, ["--nice=100"]),
     "priority": (500, ["--priority=500"]),
     "signal": ("USR1@120", ["--signal=B:USR1@120"]),
+    "hold": (True, ["--hold"]),
     "requeue": (False, ["--no-requeue"]),
     "mail": ("END,FAIL", ["--mail-type=END,FAIL"]),
     "mail_user": ("ada@example.org", ["--mail-user=ada@example.org"]),
@@ -199,6 +202,7 @@ class TestOptions:
             ({"exclusive": True}, ["--exclusive"]),
             ({"exclusive": False}, []),
             ({"requeue": True}, ["--requeue"]),
+            ({"hold": False}, []),
             ({"gpus": 2}, ["--gres=gpu:2"]),
             # One word: a second --gres would replace the first.
             ({"gpus": 2, "gres": "nvme:1,lustre:2"}, ["--gres=nvme:1,lustre:2,gpu:2"]),
@@ -207,6 +211,19 @@ class TestOptions:
     )
     def test_more_of_them(self, given: dict[str, Any], words: list[str]) -> None:
         assert slurm.resource_words(given) == words
+
+    def test_the_page_has_the_same_words(self) -> None:
+        page = (REPOSITORY / "docs" / "options.rst").read_text(encoding="utf-8")
+        rows = re.findall(r"^   \* - ``(\w+)``\n(?:     -.*\n){3}     - (.*)$", page, re.MULTILINE)
+        assert [name for name, _ in rows] == list(resources.OPTIONS)
+        carried = {"name": "``--job-name``", "modules": "a line of the script", "extra": "itself"}
+        for name, cell in rows:
+            if name in carried:
+                assert cell == carried[name]
+            else:
+                [word] = WORDS[name][1]
+                flag = word.partition("=")[0].replace("--no-", "--")
+                assert cell == (f"``{flag}``" if name != "gpus" else "``--gres=gpu:``")
 
     def test_what_slurm_lacks(self, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="place"):
@@ -997,6 +1014,7 @@ class TestShowing:
         wanted = request(tmp_path, 2, setup="module load gcc", resources={"mem": 1 << 30})
         text = SlurmScheduler(fake).explain(wanted)
         [submission] = slurm.submissions(wanted)
+        assert submission.script == SlurmScheduler(fake).script(wanted)
         assert submission.script in text
         code = "sbatch() { printf '%s\\n' \"$@\"; }; " + text.splitlines()[1]
         pasted = subprocess.run(["bash", "-c", code], capture_output=True, check=True, timeout=30)

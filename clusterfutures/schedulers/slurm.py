@@ -35,7 +35,7 @@ from clusterfutures.schedulers.command import Completed, Run
 from clusterfutures.schedulers.poller import SharedPoller
 from clusterfutures.schedulers.script import Variables, render
 from clusterfutures.schedulers.slurm_client import Client
-from clusterfutures.schedulers.slurm_status import SlurmQueue, portions
+from clusterfutures.schedulers.slurm_status import NUMBER, SlurmQueue, portions
 
 log = logging.getLogger("clusterfutures")
 
@@ -72,6 +72,7 @@ FLAGS: dict[str, Callable[[Any], list[str]]] = {
     "exclude": _option("exclude"),
     "exclusive": lambda with_whom: EXCLUSIVE.get(with_whom, [f"--exclusive={with_whom}"]),
     "begin": _option("begin"),
+    "hold": lambda wanted: ["--hold"] if wanted else [],
     "depends": _option("dependency"),
     "nice": _option("nice"),
     "priority": _option("priority"),
@@ -305,6 +306,14 @@ class SlurmScheduler(Scheduler):
         self._doubtful.discard(request.script)
         return ids
 
+    def adopt(self, request: JobRequest, ids: Optional[list[str]]) -> list[str]:
+        """Ask squeue for jobs with the request's script, if there are no `ids`."""
+        if ids is not None:
+            return ids
+        wanted = self._submissions(request)
+        there = self._submitted_before(request, wanted)
+        return [job_id for item in wanted for job_id in there.get(item.path, [""] * max(item.array, 1))]
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Call scancel, once for all of a cluster's; raises SchedulerUnavailable if it gets no answer."""
         for cluster, names in _by_cluster(job_ids).items():
@@ -344,6 +353,10 @@ class SlurmScheduler(Scheduler):
             end = f";{cluster}" if cluster else ""
             found.update({name + end: status for name, status in known.items()})
         return found
+
+    def script(self, request: JobRequest) -> str:
+        """The script; of many that differ by their index, the first."""
+        return self._submissions(request)[0].script
 
     def explain(self, request: JobRequest) -> str:
         """The command and the script, as they are; of many that differ by their index, the first."""
@@ -450,7 +463,7 @@ def _indices(indices: list[int]) -> str:
 
 def _array_limit(text: str) -> int:
     """From ``scontrol show config``; 0 if it is not there.  MaxArraySize is above the largest index."""
-    size = r"^MaxArraySize\s*=\s*(\d+)"
-    tasks = r"^SchedulerParameters.*\bmax_array_tasks=(\d+)"
+    size = rf"^MaxArraySize\s*=\s*({NUMBER})"
+    tasks = rf"^SchedulerParameters.*\bmax_array_tasks=({NUMBER})"
     found = re.findall(size, text, re.MULTILINE) + re.findall(tasks, text, re.MULTILINE)
     return min(map(int, found), default=0)

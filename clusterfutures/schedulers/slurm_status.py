@@ -1,8 +1,9 @@
 """What Slurm says of jobs: its words for states and reasons, and whom to ask for them.
 
-squeue tells all there is of a job until some minutes after its end (MinJobAge); from then on sacct tells how
-it ended, if the site keeps accounts.  Read are delimited formats only, as all versions from 20.11 on print
-them: ``--json`` differs between versions, and columns cut words short.
+squeue tells all there is of a job until some minutes after its end (MinJobAge), which is as much and as long
+as ``scontrol show job`` would; from then on sacct tells how it ended, if the site keeps accounts.  Read are
+delimited formats only, as all versions from 20.11 on print them: ``--json`` differs between versions, and
+columns cut words short.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import pwd
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import NamedTuple, Optional
 
 from clusterfutures.errors import SchedulerUnavailable
@@ -21,6 +23,12 @@ from clusterfutures.schedulers.slurm_client import Client
 from clusterfutures.states import JobState
 
 log = logging.getLogger("clusterfutures")
+
+NUMBER = "[0-9]{1,9}"
+"""A number in an answer; what has more digits is damaged, and may be too large to count to, or to convert."""
+
+LARGEST_ARRAY = 4_000_001
+"""Elements that an array can have, wherever its site has set MaxArraySize; see slurm.conf(5)."""
 
 LINE = 100_000
 """Characters of job ids in one command; Linux takes 128 KiB in one word."""
@@ -129,7 +137,7 @@ def seconds_left(text: str) -> Optional[float]:
     """
     if text == "INVALID":  # below zero: it should have ended
         return 0.0
-    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    found = re.fullmatch(f"(?:(?:({NUMBER})-)?({NUMBER}):)?({NUMBER}):({NUMBER})", text)
     if found is None:
         return None
     days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
@@ -146,10 +154,10 @@ def elements(name: str) -> Iterator[str]:
     if not bracket:
         yield name
         return
-    for part in re.findall(r"(\d+)(?:-(\d+))?(?::(\d+))?", indices.partition("%")[0]):
-        first, last, step = part
-        for index in range(int(first), int(last or first) + 1, int(step or 1)):
-            yield f"{base}_{index}"
+    parts = re.findall(f"({NUMBER})(?:-({NUMBER}))?(?::({NUMBER}))?", indices.partition("%")[0])
+    ranges = (range(int(first), int(last or first) + 1, int(step or 1) or 1) for first, last, step in parts)
+    for index in islice(chain.from_iterable(ranges), LARGEST_ARRAY):
+        yield f"{base}_{index}"
 
 
 # ---- the answers of each command ----------------------------------------------------------------
@@ -214,13 +222,13 @@ def _status(
         # What waits has its whole time before it, and what has ended still has some.
         time_left=seconds_left(left) if state in (JobState.RUNNING, JobState.SUSPENDED) else None,
         hopeless=hopeless(reason) if state is JobState.PENDING else "",
-        restarts=int(restarts) if restarts.isdigit() else None,
+        restarts=int(restarts) if re.fullmatch(NUMBER, restarts) else None,
     )
 
 
 def _how(text: str) -> tuple[Optional[int], Optional[int]]:
     """Exit code or signal, from "code:signal"; before 23.02 squeue prints the status of wait(2) instead."""
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    found = re.fullmatch(f"({NUMBER})(?::({NUMBER}))?", text)
     if found is None:
         return None, None
     code, signal = int(found[1]), int(found[2] or 0)

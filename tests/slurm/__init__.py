@@ -9,11 +9,14 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
-from tests.slurm.cluster import Cluster, advice, missing
+from tests.slurm.cluster import Cluster, advice, missing, running
 
-__all__ = ["Cluster", "missing", "require", "shared", "shared_logs"]
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["Cluster", "missing", "require", "shared", "show_logs"]
 
 _lock = threading.Lock()
 _shared: Optional[Cluster] = None
@@ -46,6 +49,7 @@ def shared() -> Cluster:
     return _shared
 
 
-def shared_logs() -> str:
-    """The ends of the logs of the `shared` cluster; empty while nobody has asked for it."""
-    return _shared.logs() if _shared else ""
+def show_logs(report: pytest.TestReport) -> None:
+    """Show below a failed test the ends of the logs of all clusters that run."""
+    if report.failed and running:
+        report.sections.append(("Slurm's logs", "\n".join(cluster.logs() for cluster in running)))

@@ -46,6 +46,9 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # States of a node that takes jobs, or would if it were not full.
 AT_WORK = ("idle", "mixed", "allocated", "completing")
 
+running: list[Cluster] = []
+"""Those that this process has started and not stopped."""
+
 
 def missing() -> list[str]:
     """The commands that a cluster needs and that are not installed."""
@@ -102,6 +105,7 @@ class Cluster:
         self.environ = {"SLURM_CONF": f"{self.directory}/slurm.conf"}
         self._groups = cgroups.paths(self.directory.name) if self.limits_memory else []
         self._owner = os.getpid()
+        running.append(self)
         daemon_environ = {**self.environ, "PATH": SEARCH, "MYSQL_UNIX_PORT": f"{self.directory}/db.sock"}
         self._daemons = Daemons(self.directory, daemon_environ, self._groups)
         try:
@@ -116,6 +120,7 @@ class Cluster:
         if os.getpid() != self._owner:  # a fork of the process whose cluster it is
             return
         self.deactivate()
+        running.remove(self)
         self._daemons.end()
         left = [str(path) for path in [self.directory, *self._groups] if path.exists()]
         if left:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CLUSTER = "test"
+NEIGHBOUR = "north"  # another one in the same accounts, for a test to start
 GPUS = 2  # of each node; links to /dev/null stand for the devices
 
 
@@ -55,12 +56,15 @@ def files(site: Site, extra: Mapping[str, object]) -> dict[str, str]:
 
 
 def accounts(user: str) -> list[str]:
-    """What sacctmgr has to be told: an account ``science``, and a QOS ``few`` that allows few jobs."""
+    """What sacctmgr is told: an account ``science``; a QOS ``few`` and an account ``tiny`` for few jobs."""
     return [
         f"add cluster {CLUSTER}",
+        f"add cluster {NEIGHBOUR}",
         "add qos few MaxSubmitJobsPerUser=4",
         "add account science qos=normal,few defaultqos=normal",
         f"add user {user} account=science defaultaccount=science",
+        "add account tiny qos=normal defaultqos=normal",
+        f"add user {user} account=tiny maxsubmitjobs=4",
     ]
 
 
@@ -96,6 +100,7 @@ def _general(site: Site) -> dict[str, object]:
         "SelectTypeParameters": "CR_CPU_Memory",
         "DefMemPerCPU": max(1, site.memory // site.cpus // 2),
         "GresTypes": "gpu",
+        "Licenses": "matlab:2",
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "ReturnToService": 2,

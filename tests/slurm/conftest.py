@@ -1,13 +1,13 @@
-"""The shared cluster and a place to work there as fixtures, and Slurm's logs in the report of a failure."""
+"""The shared cluster, and a place to work there, as fixtures."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm import Cluster, shared, shared_logs
+from tests.slurm import Cluster, shared
 from tests.slurm.calls import Calls
 
 HERE = Path(__file__).parent
@@ -62,12 +62,3 @@ def gate(here: Path) -> Iterator[Path]:
     path = here / "open"
     yield path
     path.touch()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what Slurm had to say, below a failed test."""
-    report = yield
-    if report.failed and shared_logs():
-        report.sections.append(("Slurm's logs", shared_logs()))
-    return report

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import slurm
-from tests.slurm import Cluster, cgroups
+from tests.slurm import Cluster, cgroups, show_logs
 from tests.slurm import cluster as cluster_module
 from tests.support import REPOSITORY, processes_left, run_command, wait_until
 
@@ -132,6 +132,15 @@ def test_daemons_are_no_leftovers_of_the_tests(cluster: Cluster) -> None:
     names = re.compile("slurm|munge|maria|guard")
     assert [line for line in processes_left() if names.search(line)] == []
     assert "slurmctld.log" in cluster.logs()
+
+
+def test_the_report_of_a_failure_has_the_logs_of_all_that_run(cluster: Cluster) -> None:
+    failure = pytest.TestReport("here", ("here", 1, ""), {}, "failed", "what went wrong", "call")
+    show_logs(failure)
+    [(title, text)] = failure.sections
+    assert title == "Slurm's logs"
+    assert "slurmctld.log" in text
+    assert cluster.logs().splitlines()[0] in text.splitlines()
 
 
 def test_a_job_dies_with_its_node(tmp_path: Path) -> None:

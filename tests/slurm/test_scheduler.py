@@ -224,6 +224,7 @@ class TestRefusals:
             ({"extra": ("--no-such-option",)}, "unrecognized option", SubmissionError),
             ({"extra": ("--array=0-20000",)}, "Invalid job array specification", SubmissionError),
             ({"qos": "few", "extra": ("--array=0-9",)}, "QOSMaxSubmitJobPerUserLimit", SubmitLimitReached),
+            ({"account": "tiny", "extra": ("--array=0-9",)}, "AssocMaxSubmitJobLimit", SubmitLimitReached),
         ],
     )
     def test_what_slurm_does_not_take(

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pwd
 import shlex
 import stat
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clusterfutures import SlurmExecutor, SubmissionError
+from clusterfutures import JobCancelled, SlurmExecutor, SubmissionError
 from tests import local_work, slurm_work
 from tests.conftest import HOSTILE_NAME
 from tests.slurm import Cluster
 from tests.slurm.calls import Calls
+from tests.slurm.configuration import NEIGHBOUR
 from tests.support import REPOSITORY, check_no_process_left, wait_until
 
 LIMIT = 40.0  # seconds; whatever takes longer hangs
@@ -37,6 +40,16 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
     """At the end of the module no process of a job is left."""
     yield
     check_no_process_left()
+
+
+@pytest.fixture(scope="module")
+def north(cluster: Cluster) -> Iterator[Cluster]:
+    """A second cluster of the same site: both are in its accounts, which say where each is."""
+    lines = (cluster.directory / "slurm.conf").read_text(encoding="utf-8").splitlines()
+    both = (line.partition("=") for line in lines if line.startswith(("AuthInfo=", "AccountingStorage")))
+    settings = {name: value for name, _, value in both}
+    with Cluster(accounting=False, nodes=1, **{**settings, "ClusterName": NEIGHBOUR}) as found:
+        yield found
 
 
 def executor(max_workers: int = 2, **options: Any) -> SlurmExecutor:
@@ -137,11 +150,22 @@ class TestSurroundings:
         with executor(partition="low") as ex:
             assert ex.submit(os.getenv, "SLURM_JOB_PARTITION").result(LIMIT) == "low"
 
-    @pytest.mark.parametrize("mode", MODES)
-    def test_another_cluster(self, mode: dict[str, Any]) -> None:
-        with executor(cluster="test", **mode) as ex:
-            futures = [ex.submit(pow, 2, n) for n in range(3)]
-            assert [future.result(LIMIT) for future in futures] == [1, 2, 4]
+    @pytest.mark.parametrize("mode", MODES[:2])
+    def test_another_cluster(self, north: Cluster, log: str, mode: dict[str, Any]) -> None:
+        """Its jobs are submitted there, asked after there, and cancelled there."""
+        with executor(cluster=NEIGHBOUR, **mode) as ex:
+            futures = [ex.submit(os.getenv, "SLURM_CLUSTER_NAME") for _ in range(3)]
+            assert [future.result(LIMIT) for future in futures] == [NEIGHBOUR] * 3
+            lost = ex.submit(local_work.note_and_sleep, log, "runs", local_work.LONG)
+            wait_until(lambda: local_work.notes(log), LIMIT)
+            job, _, where = str(lost.job_id).partition(";")
+            assert where == NEIGHBOUR
+            north.query("scancel", job)
+            assert type(lost.exception(LIMIT)) is JobCancelled
+            later = ex.options(begin="now+1hour").submit(abs, -1)
+            wait_until(lambda: north.queue("-t", "pending"), LIMIT)
+            assert later.cancel()
+        north.idle()
 
     def test_what_the_user_wants_to_read(self, here: Path) -> None:
         pattern = here / "by %x" / "%a.txt"
@@ -163,6 +187,85 @@ class TestSurroundings:
             assert [future.result(LIMIT) for future in futures] == list(range(5))
         assert calls.arrays() == [1] * 5
         assert slurm_work.most_at_once(log) <= 2
+
+
+class TestOptions:
+    """What was asked for, as Slurm itself tells of the job; the rest is in `test_scheduler`."""
+
+    @pytest.fixture
+    def reservation(self, cluster: Cluster) -> Iterator[str]:
+        """The name of one that has all of a node for an hour."""
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        words = ("StartTime=now", "Duration=60", f"Users={user}", "Nodes=n1")
+        cluster.query("scontrol", "create", "reservation", "ReservationName=course", *words)
+        yield "course"
+        cluster.idle()
+        cluster.query("scontrol", "delete", "ReservationName=course")
+
+    def test_by_their_other_names(self, cluster: Cluster, here: Path, reservation: str) -> None:
+        begin = (datetime.now() + timedelta(minutes=30)).replace(microsecond=0)
+        asked: dict[str, Any] = {
+            "job_name": "misfit",
+            "queue": "high",
+            "account": "science",
+            "qos": "few",
+            "reservation": reservation,
+            "comment": "second try",
+            "walltime": timedelta(minutes=20),
+            "cpus_per_task": 1,
+            "mem_per_cpu": "50M",
+            "nodes": "1-2",
+            "ntasks": 2,
+            "ntasks_per_node": 2,
+            "gres": "gpu:1",
+            "licenses": "matlab:1",
+            "constraint": "fast|slow",
+            "nodelist": ["n1"],
+            "exclusive": "user",
+            "begin": begin,
+            "priority": 4321,
+            "requeue": True,
+            "mail_type": ["END", "FAIL"],
+            "mail_user": "ada@example.org",
+            "output": here / "%x.out",
+            "error": here / "%x.err",
+            "workdir": here,
+            "export": {"CF_TEST": "1"},
+        }
+        with SlurmExecutor(1, **asked) as ex:
+            future = ex.submit(abs, -1)
+            wait_until(cluster.queue, LIMIT)
+            [job] = cluster.queue()
+            told = cluster.query("scontrol", "-o", "show", "job", job)
+            assert future.cancel()
+        for fact in (
+            "JobName=misfit",
+            "Partition=high",
+            "Account=science",
+            "QOS=few",
+            "Reservation=course",
+            "Comment=second try",
+            "TimeLimit=00:20:00",
+            "CPUs/Task=1",
+            "MinMemoryCPU=50M",
+            "NumNodes=1-2",
+            "NumTasks=2",
+            "NtasksPerN:B:S:C=2:0:*:*",
+            "TresPerNode=gres:gpu:1",
+            "Licenses=matlab:1",
+            "Features=fast|slow",
+            "ReqNodeList=n1",
+            "OverSubscribe=USER",
+            f"EligibleTime={begin.isoformat()}",
+            "Priority=4321",
+            "Requeue=1",
+            "MailUser=ada@example.org",
+            "MailType=END,FAIL",
+            f"StdOut={here}/misfit.out",
+            f"StdErr={here}/misfit.err",
+            f"WorkDir={here}",
+        ):
+            assert f" {fact} " in f"{told} ", told
 
 
 class TestDoorbell:
@@ -189,6 +292,16 @@ class TestDoorbell:
         (told,) = caplog.messages
         assert "doorbell" in told
         assert "192.0.2.1" in told
+
+    def test_an_address_that_the_user_names(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clusterfutures.doorbell._own_addresses", lambda: ["192.0.2.1"])
+        with caplog.at_level(logging.WARNING, "clusterfutures"), executor(host="127.0.0.1") as ex:
+            assert list(ex.map(abs, range(4))) == list(range(4))
+            lease = Path(ex.run_dir, "driver").read_bytes()
+        assert b"127.0.0.1" in lease and b"192.0.2.1" not in lease
+        assert not caplog.messages
 
     def test_an_address_that_is_not_ours(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING, "clusterfutures"), executor(host="192.0.2.1") as ex:
@@ -224,11 +337,11 @@ class TestBeforehand:
     @pytest.mark.parametrize("mode", MODES)
     def test_explain(self, calls: Calls, mode: dict[str, Any]) -> None:
         with executor(2, partition="high", time="90m", **mode) as ex:
-            told = ex.explain()
+            told, script = ex.explain(), ex.script
         assert "--partition=high" in told
         assert "--time=01:30:00" in told
-        assert "#!/bin/bash" in told
-        assert "bootstrap.py" in told
+        assert script.startswith("#!/bin/bash") and script in told
+        assert "bootstrap.py" in script
         assert calls.count("sbatch") == 0
 
     @pytest.mark.parametrize("mode", MODES)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from clusterfutures import SlurmExecutor, WorkerLost, payload
+from clusterfutures.allocation import Allocation
 from clusterfutures.futures import ClusterFuture
 from clusterfutures.records import OUTCOME, OUTCOME_HEAD, RETURNED_VALUE
 from clusterfutures.spool import RunDirectory, WorkerRef
@@ -233,6 +234,23 @@ class TestEnds:
             assert future.job_id == job
         assert local_work.notes(log) == ["ran", "ran"]
         assert calls.arrays() == [1], "the job that was queued again has its task with it"
+
+    def test_requeue_that_nobody_sees(
+        self, cluster: Cluster, log: str, gate: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It begins anew and ends between two questions, and rings nobody: its result is found."""
+        with jobs(doorbell=False) as ex:
+            future = ex.submit(local_work.note_and_wait, log, "ran", str(gate))
+            wait_until(future.running, LIMIT)
+            with monkeypatch.context() as patch:
+                patch.setattr(Allocation, "ask", lambda self, at_once=False: None)
+                job = future.job_id or ""
+                cluster.requeue(job)
+                wait_for_notes(log, 2)
+                gate.touch()
+                cluster.wait_state(job, ["COMPLETED"])
+            assert future.result(LIMIT) == "ran"
+            assert (future.attempt, future.job_id) == (1, job)
 
     def test_no_job_too_many_after_a_crash(self, calls: Calls) -> None:
         with jobs() as ex:
