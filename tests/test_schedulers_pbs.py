@@ -32,6 +32,7 @@ from clusterfutures.states import JobState
 from tests import captured_pbs as captured
 
 GIB = 1 << 30
+LOCAL_NULL = "localhost:/dev/null"
 
 
 def completed(stdout: str = "", stderr: str = "", code: int = 0) -> Completed:
@@ -269,6 +270,7 @@ WORDS: dict[str, tuple[Any, Sequence[list[str] | None]]] = {
         "2026-11-21T13:30:10",
         (["-a", "202611211330.10"], ["-a", "202611211330.10"], ["-a", "2026-11-21T13:30:10"]),
     ),
+    "hold": (True, alike("-h")),
     "depends": ("afterok:12.srv", alike("-W", "depend=afterok:12.srv")),
     "nice": (100, (["-p", "-100"], ["-p", "-100"], ["-p", "100"])),
     "priority": (500, (["-p", "500"], ["-p", "500"], None)),
@@ -443,7 +445,7 @@ class TestSubmissions:
         ("dialect", "words", "nowhere"),
         [
             ("torque", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"], "/dev/null"),
-            ("openpbs", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0"], "localhost:/dev/null"),
+            ("openpbs", ["-N", "my-job", "-S", "/bin/bash", "-C", "cf-run-7-0.0", "-f"], LOCAL_NULL),
             ("slurm", ["-N", "my-job"], "/dev/null"),
         ],
     )
@@ -954,7 +956,7 @@ class TestStates:
     @pytest.mark.parametrize(
         ("comment", "state"),
         [
-            ("Subjob finished", JobState.COMPLETED),
+            ("Subjob finished", JobState.CANCELLED),  # it was deleted before it began
             ("Subjob failed", JobState.FAILED),
             ("Subjob terminated", JobState.CANCELLED),
             ("", JobState.CANCELLED),
@@ -965,6 +967,12 @@ class TestStates:
     ) -> None:
         found = OPENPBS.status({"job_state": "X", "exit_status": "3", "comment": comment})
         assert (found.state, found.exit_code) == (state, None)
+
+    def test_one_that_is_deleted_while_it_runs(self) -> None:
+        """The server says so at once, and that it has ended when its node has noticed."""
+        found = told(OPENPBS, job_state="R", comment="Job run at ... and terminated by ada@login")
+        assert (found.state, found.ends_as) == (JobState.RUNNING, JobState.CANCELLED)
+        assert found.text == "R, terminated by ada@login"
 
     def test_why_it_waits(self) -> None:
         comment = "Not Running: Insufficient amount of resource: ncpus"
@@ -1164,6 +1172,13 @@ class TestPoll:
             assert set(scheduler.poll(["79.head", "77.head"])) == {"79.head"}
         assert [words[0] for words in fake.called("qstat")] == ["-x", "-f", "-f"]
 
+    def test_an_element_of_which_nothing_else_is_remembered(self) -> None:
+        """Without history, one that has run is shown as one that never did."""
+        without = completed(stderr="qstat: PBS is not configured to maintain job history 7[].srv\n")
+        element = "Job Id: 7[0].srv\n    job_state = X\n    comment = Subjob finished\n"
+        scheduler = PbsScheduler(FakePbs(qstat=[without, element]), dialect="openpbs")
+        assert scheduler.poll(["7[0].srv"])["7[0].srv"].state is JobState.COMPLETED
+
     @pytest.mark.parametrize(
         ("dialect", "answer"),
         [
@@ -1340,6 +1355,17 @@ class TestStarts:
         ]
         assert states == [[JobState.RUNNING, JobState.COMPLETED], [JobState.COMPLETED] * 2]
 
+    def test_one_that_a_forgetful_server_never_told_of(self, tmp_path: Path) -> None:
+        """It was put back, began and ended; the driver is told of its start all the same, then of nothing."""
+        first, second = "7[0].srv", "7[1].srv"
+        scheduler, wanted = self.scheduler(tmp_path, [runs(first) + runs(second), runs(second)])
+        run_script(wanted.script, PBS_ARRAY_INDEX="0")
+        assert self.restarts(scheduler) == [0, 0]
+        run_script(wanted.script, PBS_ARRAY_INDEX="0")
+        found = [scheduler.poll([first, second]) for _ in range(2)]
+        assert found[0][first] == JobStatus(JobState.RUNNING, text="begun anew", restarts=1)
+        assert first not in found[1]
+
     def test_attempts_that_never_reached_the_script(self, tmp_path: Path) -> None:
         """A prologue that fails: run_count grows, but no supervisor has ever begun."""
         counted = runs("7[0].srv") + "    run_count = 3\n" + waits("7[1].srv")
@@ -1464,8 +1490,10 @@ class TestShowing:
         monkeypatch.setenv("MY_TOKEN", "secret")
         fake = FakePbs()
         wanted = request(tmp_path, 2, setup="module load gcc", resources={"mem": GIB}, environment={"A": "1"})
-        text = PbsScheduler(fake, dialect=dialect).explain(wanted)
+        scheduler = PbsScheduler(fake, dialect=dialect)
+        text = scheduler.explain(wanted)
         assert text.count("#!/bin/bash") == 1
+        assert scheduler.script(wanted) in text
         assert "module load gcc\n" in text
         assert "export A=1\n" in text
         assert "secret" not in text

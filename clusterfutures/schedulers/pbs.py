@@ -44,6 +44,7 @@ from clusterfutures.schedulers.pbs_over_slurm import TorqueOverSlurm
 from clusterfutures.schedulers.pbs_torque import Torque
 from clusterfutures.schedulers.poller import SharedPoller
 from clusterfutures.schedulers.script import Variables, render
+from clusterfutures.schedulers.slurm_status import NUMBER
 from clusterfutures.states import JobState
 
 log = logging.getLogger("clusterfutures")
@@ -61,7 +62,7 @@ NO_PBS = "is this a login node of the cluster, with the commands of PBS on PATH 
 def recognised(done: Completed) -> Optional[Dialect]:
     """The dialect whose ``qstat --version`` has ended so; None if it is none that is known."""
     said = f"{done.stdout}\n{done.stderr}"
-    version = re.search(r"pbs_version = \D*(\d+)", said)
+    version = re.search(rf"pbs_version = \D*({NUMBER})", said)
     if version:  # 14, 18, 19, 20 or 2020; then 2021, 22.05 ...
         return OpenPbs(throttles=int(version[1]) % 2000 > 20)
     if re.search("^version:", said, re.MULTILINE | re.IGNORECASE):
@@ -124,7 +125,7 @@ def _submission(request: JobRequest, dialect: Dialect, path: str, index: Optiona
         throttle = f"%{request.throttle}" if request.throttle and dialect.throttles else ""
         argv += [dialect.array_option, f"0-{request.elements - 1}{throttle}"]
     argv += [*dialect.options(request.resources), dialect.quote(path)]
-    script = render(request, variables, None if own_output else request.log)
+    script = render(request, variables, None if own_output else request.log, dialect.notices)
     return Submission(argv, script, path, mark, request.elements if index is None else 0)
 
 
@@ -304,6 +305,15 @@ class PbsScheduler(Scheduler):
             self._unseen.update(dict.fromkeys(ids, time.monotonic() + self.dialect.late))
         return ids
 
+    def adopt(self, request: JobRequest, ids: Optional[list[str]]) -> list[str]:
+        """Ask qstat for jobs with the request's marks, if there are no `ids`."""
+        if ids is None:
+            wanted = submissions(request, self.dialect, self._has_arrays, {})
+            there = self._submitted_before(wanted)
+            ids = [job_id for item in wanted for job_id in there.get(item.mark, [""] * max(item.array, 1))]
+        self._starts.note(request.log, ids)
+        return ids
+
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Call qdel, and look whether it has done so; raises SchedulerUnavailable if it gets no answer."""
         jobs = {job_id: job for job_id in job_ids if (job := JobId.parse(job_id)) is not None}
@@ -345,7 +355,11 @@ class PbsScheduler(Scheduler):
         if self._poller is None:
             self._poller = _shared_poller(self._client.run, self.dialect)
         found = self._poller.poll(ids, max_age)
-        return self._starts.counted({**self._to_come(ids, found), **found})
+        return self._starts.counted(ids, {**self._to_come(ids, found), **found})
+
+    def script(self, request: JobRequest) -> str:
+        """The batch script; of many that differ by their index, the first."""
+        return submissions(request, self.dialect, self._has_arrays, {})[0].script
 
     def explain(self, request: JobRequest) -> str:
         """The command and the script; of many that differ by their index, the first."""
@@ -436,5 +450,5 @@ def _write(submission: Submission) -> None:
 
 def _array_limit(text: str) -> int:
     """From ``qstat -B -f``."""
-    found = re.findall(r"^\s*max(?:_job)?_array_size = (\d+)$", text, re.MULTILINE)
+    found = re.findall(rf"^\s*max(?:_job)?_array_size = ({NUMBER})$", text, re.MULTILINE)
     return min(map(int, found), default=DEFAULT_MAX_ARRAY)

@@ -16,7 +16,7 @@ from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.schedulers.pbs_client import Client
 from clusterfutures.schedulers.pbs_options import Words
 from clusterfutures.schedulers.pbs_status import Record
-from clusterfutures.schedulers.slurm_status import portions
+from clusterfutures.schedulers.slurm_status import NUMBER, portions
 
 CARRIED = frozenset({"name", "modules"})
 """Options that a request carries elsewhere: in its name, in its setup lines."""
@@ -35,7 +35,7 @@ class JobId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Optional[JobId]:
         """The parts of an id of a job or an element; None if it is no such."""
-        found = re.fullmatch(r"(\d+)(?:\[(\d+)\])?(\.\S+)?", text)
+        found = re.fullmatch(rf"(\d+)(?:\[({NUMBER})\])?(\.\S+)?", text)
         if found is None:
             return None
         return cls(found[1], int(found[2]) if found[2] else None, found[3] or "")
@@ -69,6 +69,8 @@ class Dialect(ABC):
 
     nowhere: ClassVar[str] = "/dev/null"
     """What to give qsub as the file of a job's output, where it should deliver none."""
+    notices: ClassVar[bool] = True
+    """Whether it tells a job on its standard error why it is ended."""
     passes_environment: ClassVar[bool] = False
     """Whether jobs get the environment in which they were submitted."""
     imposed: ClassVar[tuple[str, ...]] = ()

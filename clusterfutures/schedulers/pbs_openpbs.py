@@ -62,7 +62,13 @@ SUBJOB_COMMENTS = {
     "Subjob failed": JobState.FAILED,
     "Subjob terminated": JobState.CANCELLED,
 }
-"""All that a server remembers of some elements that have ended; the rest of the record is their array's."""
+"""All that a server remembers of some elements that have ended; the rest of the record is their array's.
+
+With history, an element that has run has a record of its own.
+"""
+
+DELETED = re.compile(r"terminated by \S+")
+"""A part of the comment of jobs for which there was a qdel, as soon as there was."""
 
 HELD = "too many failed attempts to run"
 """A part of the comment of jobs that are held for good, as no node could start them."""
@@ -109,6 +115,10 @@ class OpenPbs(Dialect):
         """`throttles`: there is "%2" in "-J 0-9%2"; from 2021 on there is."""
         self.throttles = throttles
         self._history = True  # until it says that it keeps none
+
+    def own_words(self, name: str, mark: str) -> list[str]:
+        """In the foreground: else qsub leaves a process for a minute, to be quicker the next time."""
+        return [*super().own_words(name, mark), "-f"]
 
     def check_array(self, resources: Mapping[str, Any]) -> None:
         """Its arrays can always be run anew."""
@@ -172,9 +182,13 @@ class OpenPbs(Dialect):
             record = {name: value for name, value in record.items() if name != "exit_status"}
         found = status(record, MEANINGS)
         if found.state.ended:
-            return _explained(found, comment)
+            never_ran = self._history and comment == "Subjob finished"
+            return found if never_ran else _explained(found, comment)
         if found.state is JobState.PENDING and HELD in comment:
             return found._replace(hopeless=f"{comment}; OpenPBS holds it")
+        deleted = DELETED.search(comment)
+        if found.state is JobState.RUNNING and deleted:  # its end may be noticed ten seconds later
+            return found._replace(ends_as=JobState.CANCELLED, text=f"{found.text}, {deleted[0]}")
         return found
 
     def marked(self, client: Client, marks: Mapping[str, str]) -> dict[str, str]:
@@ -201,7 +215,7 @@ def _explained(found: JobStatus, comment: str) -> JobStatus:
         state = EXCEEDED[exceeded[1]]
         text = f"{found.text}: over its {exceeded[1]}"
         return found if found.state is state else JobStatus(state, node=found.node, text=text)
-    deleted = re.search(r"terminated by \S+", comment)
+    deleted = DELETED.search(comment)
     if deleted:  # a supervisor that is told to end does so with a code of its own
         return JobStatus(JobState.CANCELLED, node=found.node, text=f"{found.text}: {deleted[0]}")
     if comment in SUBJOB_COMMENTS:

@@ -53,6 +53,11 @@ def nice(steps: int) -> list[str]:
     return ["-p", str(-steps)]
 
 
+def hold(wanted: bool) -> list[str]:
+    """Words for a job that starts when it is released (qrls)."""
+    return ["-h"] if wanted else []
+
+
 def requeue(wanted: bool) -> list[str]:
     """Words that say whether a job may be run anew."""
     return ["-r", "y" if wanted else "n"]
@@ -94,6 +99,7 @@ FLAGS: dict[str, Words] = {
     "partition": queue,
     "account": option("-A"),
     "begin": begin,
+    "hold": hold,
     "nice": nice,
     "priority": priority,
     "requeue": requeue,

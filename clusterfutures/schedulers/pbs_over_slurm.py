@@ -33,10 +33,23 @@ def _quoted(flag: str) -> Words:
     return lambda value: [flag, shlex.quote(str(value))]
 
 
+def _extra(words: tuple[str, ...]) -> list[str]:
+    """Words of the user's: only what stands behind an option's name can be quoted, or qsub would not know it.
+
+    Raises OptionError for a ``-l`` that would have to be quoted: qsub takes it apart first.
+    """
+    for word in words:
+        if word.startswith("-l") and not re.fullmatch(r"[\w.,:=+@/-]+", word):
+            raise OptionError(f"extra: Slurm's qsub takes -l without blanks and quotes, not {word!r}")
+    behind_its_name = re.compile(r"(--?[\w-]*=?)(.+)", re.DOTALL)
+    return [behind_its_name.sub(lambda found: found[1] + shlex.quote(found[2]), w) for w in pbs.extra(words)]
+
+
 FLAGS: dict[str, Words] = {
     "partition": _quoted("-q"),
     "account": _quoted("-A"),
     "begin": _quoted("-a"),
+    "hold": pbs.hold,
     "nice": _quoted("-p"),
     "requeue": pbs.requeue,
     "mail": pbs.mail,
@@ -44,7 +57,7 @@ FLAGS: dict[str, Words] = {
     "depends": lambda depends: ["-W", "depend=" + shlex.quote(depends)],
     "stdout": _quoted("-o"),
     "stderr": _quoted("-e"),
-    "extra": lambda words: [shlex.quote(word) for word in pbs.extra(words)],
+    "extra": _extra,
 }
 
 
@@ -57,6 +70,7 @@ class TorqueOverSlurm(Dialect):
     throttles = False
     index = ""
     job_id = "$SLURM_JOB_ID"
+    notices = False
     passes_environment = True
     flags = FLAGS
     listed = frozenset(
@@ -126,7 +140,7 @@ def moment(text: str) -> Optional[float]:
 
     strptime(3) would take the names of months from the locale.
     """
-    found = re.fullmatch(r"\w{3} (\w{3}) +(\d+) (\d+):(\d+):(\d+) (\d+)", text)
+    found = re.fullmatch(r"\w{3} (\w{3}) +(\d\d?) (\d\d):(\d\d):(\d\d) (\d{4})", text, re.ASCII)
     if found is None or found[1] not in MONTHS:
         return None
     day, hour, minute, second, year = map(int, found.groups()[1:])

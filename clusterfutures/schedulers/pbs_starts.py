@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Optional
 
 from clusterfutures.schedulers.base import INDEX, JobStatus
 from clusterfutures.schedulers.script import quote
@@ -40,27 +41,32 @@ class Starts:
         for index, job_id in enumerate(ids):
             self._logs[job_id] = str(index).join(log.rsplit(INDEX, 1))
 
-    def counted(self, found: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
-        """The same with the number of restarts; a start of which nobody was told yet goes before an end."""
-        known = {job_id: self._logs[job_id] for job_id in found if job_id in self._logs}
+    def counted(self, ids: Iterable[str], found: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+        """What was found of these elements, with the number of restarts.
+
+        A start of which nobody was told yet goes before an end, and before the silence of a server that has
+        forgotten it.
+        """
+        known = {job_id: self._logs[job_id] for job_id in ids if job_id in self._logs}
         starts: dict[str, int] = {}
         for folder in set(map(os.path.dirname, known.values())):
             starts.update(_starts(folder))
-        return {
-            job_id: self._with_restarts(job_id, status, starts.get(known[job_id], 0))
-            if job_id in known
-            else status
-            for job_id, status in found.items()
-        }
+        told = dict(found)
+        for job_id, log in known.items():
+            status = self._with_restarts(job_id, found.get(job_id), starts.get(log, 0))
+            if status is not None:
+                told[job_id] = status
+        return told
 
-    def _with_restarts(self, job_id: str, status: JobStatus, starts: int) -> JobStatus:
+    def _with_restarts(self, job_id: str, status: Optional[JobStatus], starts: int) -> Optional[JobStatus]:
         restarts = max(starts - 1, 0)
-        if status.state.ended:
+        if status is None or status.state.ended:
             if restarts <= self._told.get(job_id, 0):
                 return status
             # It was put back, began and ended between two questions.  What it has written belongs to its
             # last start, and is looked for once that is known; that it has ended, the next answer says.
-            status = JobStatus(JobState.RUNNING, node=status.node, text="begun anew")
+            node = None if status is None else status.node
+            status = JobStatus(JobState.RUNNING, node=node, text="begun anew")
         elif status.state is JobState.PENDING and starts:
             # It has begun: either since that answer, or before it was put back into the queue.  That it had
             # been running tells the two apart.

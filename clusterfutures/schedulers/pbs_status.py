@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.schedulers.script import EXIT_CODES
+from clusterfutures.schedulers.slurm_status import NUMBER
 from clusterfutures.states import JobState
 
 log = logging.getLogger("clusterfutures")
@@ -77,7 +78,7 @@ def seconds(text: str) -> Optional[int]:
     >>> seconds("100:00:01"), seconds("Infinite")
     (360001, None)
     """
-    found = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+)", text)
+    found = re.fullmatch(f"(?:({NUMBER}):)?({NUMBER}):({NUMBER})", text)
     if found is None:
         return None
     hours, minutes, rest = (int(number or 0) for number in found.groups())
@@ -152,7 +153,7 @@ def node(record: Record) -> Optional[str]:
 def _time_left(record: Record) -> Optional[float]:
     """Seconds; what it has used lags behind by up to two minutes, what TORQUE says remains does not."""
     remaining = record.get("walltime.remaining", "")
-    if remaining.lstrip("-").isdecimal():
+    if re.fullmatch(f"-?{NUMBER}", remaining):
         return max(float(remaining), 0.0)
     limit = seconds(record.get("resource_list.walltime", ""))
     used = seconds(record.get("resources_used.walltime", "")) or 0
@@ -165,7 +166,7 @@ def _ended(record: Record, letter: str, endings: Mapping[int, Ending]) -> JobSta
     if where is None and text in ("", str(TERMINATED)):  # the latter after a dependency that has failed
         waited = f"; it waited for {record['depend']}" if "depend" in record else ""
         return JobStatus(JobState.CANCELLED, text=f"{letter} (removed before it started{waited})")
-    if not re.fullmatch(r"-?\d+", text):
+    if not re.fullmatch(f"-?{NUMBER}", text):
         return JobStatus(JobState.FAILED, node=where, text=f"{letter} (without an exit status)")
     code = int(text)
     text = f"{letter}, exit status {code}"

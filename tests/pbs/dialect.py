@@ -77,6 +77,8 @@ class Manners(NamedTuple):
     """The server does not answer for a while when it is given a larger array."""
     gentle: bool
     """Whether what a job leaves running is asked to end (SIGTERM) before it is killed."""
+    spools_nothing: bool
+    """Whether what is to go to /dev/null is kept on the node while the job runs."""
 
 
 class Settings(NamedTuple):

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Collection
 from typing import Optional
 
+from clusterfutures.schedulers.pbs import PbsScheduler
 from tests.pbs.site import Site
 from tests.support import wait_until
 
@@ -28,8 +29,8 @@ OVER = ("C", "F", "X", "U")
 NOTHING_FOUND = 153
 """The exit code of Debian's qstat if there is no job at all."""
 
-REMEMBERS = r"job_history_enable = True|keep_completed = [1-9]"
-"""What a server says of itself that can be asked how a job has ended."""
+LONG_ENOUGH = 2 * PbsScheduler.longest_interval
+"""Seconds for which a server must remember jobs to be sure to be asked how they have ended."""
 
 
 class Door:
@@ -37,7 +38,7 @@ class Door:
 
     `name` is its name in the contract suite: "torque", "openpbs", or "torque-slurm" for Debian's commands.
     `site` is the stand-in behind it, None for what is real; `real` is true of servers that we have not
-    started.  `tells` is whether it can be asked how a job has ended.
+    started.  `tells` is whether it is sure to say how a job has ended, and has not forgotten it when asked.
     """
 
     def __init__(self, name: str, *, site: Optional[Site] = None, real: bool = False) -> None:
@@ -98,7 +99,8 @@ class Door:
         if self.name == "torque-slurm":  # its qstat never says
             return False
         said = self.run("qstat", "-B", "-f").stdout + self.run("qstat", "-Q", "-f").stdout
-        return re.search(REMEMBERS, said) is not None
+        kept = [float(seconds) for seconds in re.findall(r"keep_completed = (\d+)", said)]
+        return "job_history_enable = True" in said or min(kept, default=0.0) >= LONG_ENOUGH
 
 
 def _attribute(block: str, name: str) -> str:

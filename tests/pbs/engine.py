@@ -123,7 +123,7 @@ class Engine:
 
     def forget(self) -> None:
         """Let go of jobs that ended long ago, unless another waits for more than them."""
-        limit = time.time() - self._settings.keep
+        limit = time.time() - self._settings.keep - self._settings.lag  # from when their end is seen
         needed = {key for job in self._waiting.values() for part in job.request.depend for key in part.ids}
         for job in list(self.jobs.values()):
             kept = job.array if job.array and self._manners.kept_with_array else job

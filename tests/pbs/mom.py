@@ -194,7 +194,8 @@ class Mom:
         joined = {"oe": "o", "eo": "e"}.get(job.request.join, stream)
         if joined in job.request.keep:
             return str(self.home / self._dialect.usual_name(job, joined))
-        if self._dialect.output_path(job, joined) == NOTHING:
+        discards = not self._dialect.manners.spools_nothing
+        if discards and self._dialect.output_path(job, joined) == NOTHING:
             return NOTHING
         return str(self._path(job, {"o": "OU", "e": "ER"}[joined]))
 

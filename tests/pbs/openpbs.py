@@ -69,6 +69,7 @@ class OpenPbs(Dialect):
         by_environment=False,
         jammed_by=sys.maxsize,
         gentle=False,
+        spools_nothing=True,
     )
     options: Mapping[str, str] = MappingProxyType(
         {

@@ -161,7 +161,7 @@ class OpenPbsQstat(Qstat):
             "jobdir": home if status.session and (over or age > REPORT) else None,
             "substate": _substate(job, status),
             "Variable_List": request.variables,
-            "comment": status.comment or None,
+            "comment": self._comment(job, status) or None,
             "etime": _time(status.eligible),
             "run_count": str(status.runs) if status.started and not job.is_array else None,
             "Stageout_status": "1" if over and status.started else None,
@@ -173,6 +173,13 @@ class OpenPbsQstat(Qstat):
             "Submit_Host": HOST,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    def _comment(self, job: Job, status: Status) -> str:
+        if job.array is not None and status.state is State.FINISHED and status.started is None:
+            return "Subjob finished"  # although it never began
+        if status.deleted and status.state in ACTIVE:
+            return self.dialect.ended(job, job)
+        return status.comment
 
     def _exit_status(self, job: Job) -> Optional[str]:
         """An element that has not run shows that of its array, which is that of another element."""

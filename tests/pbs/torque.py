@@ -67,6 +67,7 @@ class Torque(Dialect):
         by_environment=True,
         jammed_by=10000,
         gentle=True,
+        spools_nothing=False,
     )
     options: Mapping[str, str] = MappingProxyType(
         {

@@ -5,17 +5,16 @@ In both modes, a pool of workers and a job for each task; what depends on who ri
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,31 +35,33 @@ from clusterfutures.records import OUTCOME
 from clusterfutures.schedulers.slurm import SlurmScheduler
 from clusterfutures.spool import RunDirectory, WorkerRef
 from tests import local_work as work
+from tests.endings import (
+    ALL,
+    BOTH,
+    JOBS,
+    JOBS_POLLING,
+    POOL,
+    POOL_POLLING,
+    Mode,
+    Outage,
+    begun,
+    each,
+    goes_on,
+    lost,
+    making,
+    needs_root,
+    outlast,
+    small_disk,
+)
+from tests.pbs.door import LIMIT
 from tests.slurm import Cluster
 from tests.slurm.cluster import AT_WORK
 from tests.support import ScriptResult, check_no_process_left, run_command, wait_until
 
 pytestmark = pytest.mark.long
 
-LIMIT = 45.0  # seconds; whatever takes longer hangs
-
-Error = TypeVar("Error", bound=WorkerLost)
 Make = Callable[..., SlurmExecutor]
-
-
-class Mode(NamedTuple):
-    """A way to use Slurm, by what SlurmExecutor is asked for."""
-
-    name: str
-    options: Mapping[str, Any]
-
-
-POOL = Mode("pool", {})
-JOBS = Mode("jobs", {"job_per_task": True})
-POOL_POLLING = Mode("pool-polling", {"doorbell": False})
-JOBS_POLLING = Mode("jobs-polling", {"job_per_task": True, "doorbell": False})
-BOTH = [pytest.param(mode, id=mode.name) for mode in (POOL, JOBS)]
-ALL = [*BOTH, *(pytest.param(mode, id=mode.name) for mode in (POOL_POLLING, JOBS_POLLING))]
+USUAL: dict[str, Any] = {"mem": "100M", "time": "10m"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,27 +77,19 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """``make(mode, max_workers=2, **options)``: an executor that is shut down after the test."""
-    made: list[SlurmExecutor] = []
-
-    def make_in_tmp_path(mode: Mode, max_workers: int = 2, **options: Any) -> SlurmExecutor:
-        defaults = {"mem": "100M", "time": "10m", "run_dir": tmp_path / f"run{len(made)}", "keep": "never"}
-        made.append(SlurmExecutor(max_workers, **{**defaults, **mode.options, **options}))
-        return made[-1]
-
-    yield make_in_tmp_path
-    for executor in made:
-        executor.shutdown(cancel_futures=True)
+    """Makes executors that are shut down after the test, see `tests.endings.making`."""
+    with making(SlurmExecutor, tmp_path, **USUAL) as found:
+        yield found
 
 
-@pytest.fixture(scope="class", params=ALL)
+@pytest.fixture(scope="class", params=each(*ALL))
 def executor(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SlurmExecutor]:
     """In every mode, one of two workers for a whole class of tests."""
     mode: Mode = request.param
     run_dir = tmp_path_factory.mktemp("run") / mode.name
-    with SlurmExecutor(2, mem="100M", time="10m", run_dir=run_dir, keep="never", **mode.options) as found:
+    with SlurmExecutor(2, run_dir=run_dir, keep="never", **USUAL, **mode.options) as found:
         yield found
 
 
@@ -114,23 +107,6 @@ def gate(make: object, tmp_path: Path) -> Iterator[Path]:
     path.touch()
 
 
-def begun(log: str, count: int = 1) -> None:
-    """Wait until so many tasks have said that they run."""
-    wait_until(lambda: len(work.notes(log)) >= count, LIMIT, lambda: work.notes(log))
-
-
-def lost(future: ClusterFuture[Any], kind: type[Error]) -> Error:
-    """The error of a task whose worker died while it ran, with what is known of any such."""
-    error = future.exception(LIMIT)
-    assert type(error) is kind, repr(error)
-    assert error.worker and error.worker in str(error)
-    assert error.pid
-    assert error.job_id and error.job_id == future.job_id
-    assert error.node in ("n1", "n2") and error.node == future.node
-    assert error.log_path and error.log_path in str(error)
-    return error
-
-
 def take_down(cluster: Cluster, node: str) -> None:
     """Say that a node is out of order, as its administrator can; its jobs are lost."""
     cluster.query("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
@@ -143,11 +119,6 @@ def put_back(cluster: Cluster, node: str) -> None:
     """
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
     cluster.wait_node(node, AT_WORK)
-
-
-def goes_on(executor: SlurmExecutor) -> None:
-    """The executor can be used as before."""
-    assert executor.submit(abs, -1).result(LIMIT) == 1
 
 
 def start_now(cluster: Cluster, job_id: str, *changes: str) -> None:
@@ -290,7 +261,7 @@ class TestTimeLimit:
     def test_in_every_mode(self, make: Make, cluster: Cluster, tmp_path: Path) -> None:
         """Together, since Slurm looks for such jobs twice a minute."""
         futures = []
-        for mode in (POOL, POOL_POLLING, JOBS, JOBS_POLLING):
+        for mode in ALL:
             log = str(tmp_path / mode.name)
             futures.append(make(mode, 1).submit(work.note_and_sleep, log, "runs", work.LONG))
             begun(log)
@@ -427,21 +398,27 @@ class TestStart:
     """No worker comes of it."""
 
     @pytest.mark.parametrize(
-        ("mode", "options", "reason"),
+        ("options", "code", "words"),
         [
-            (POOL, {"setup": "echo no licence today >&2; exit 7"}, r"(?s)exit code 7.*no licence today"),
-            (JOBS, {"python": "/opt/none/bin/python"}, r"(?s)exit code 127.*/opt/none/bin/python"),
+            ({"setup": "echo no licence today >&2; exit 7"}, 7, "no licence today"),
+            ({"python": "/opt/none/bin/python"}, 127, "/opt/none/bin/python"),
         ],
-        ids=["setup-pool", "python-jobs"],
+        ids=["setup", "python"],
     )
-    def test_a_job_that_fails(self, make: Make, mode: Mode, options: dict[str, str], reason: str) -> None:
-        executor = make(mode, **options)
-        futures = [executor.submit(abs, -1), executor.submit(abs, -2)]
-        for future in futures:
-            with pytest.raises(WorkerStartError, match=reason):
-                future.result(LIMIT)
-        with pytest.raises(WorkerStartError, match=reason):
-            executor.submit(abs, -1)
+    def test_a_job_that_fails(self, make: Make, options: dict[str, str], code: int, words: str) -> None:
+        executors = [make(mode, **options) for mode in (POOL, JOBS)]
+        for executor, future in [(ex, ex.submit(abs, -n)) for ex in executors for n in (1, 2)]:
+            error = future.exception(LIMIT)
+            assert type(error) is WorkerStartError, repr(error)
+            assert isinstance(error, WorkerLost)
+            assert f"exit code {code}" in str(error) and words in str(error)
+            assert (error.exit_code, error.signal) == (code, None)
+            assert error.job_id and error.node in ("n1", "n2")
+            assert error.state is not None and error.state.startswith("FAILED")
+            assert words in error.stderr_tail
+            assert error.log_path and words in Path(error.log_path).read_text()
+            with pytest.raises(WorkerStartError, match=words):
+                executor.submit(abs, -1)
 
     @pytest.mark.parametrize("mode", BOTH)
     def test_a_refused_submission(self, make: Make, mode: Mode) -> None:
@@ -496,11 +473,6 @@ def with_own_disk(directory: Path, script: str, tmp_path: Path) -> ScriptResult:
     return run_command(["unshare", "--mount", "--propagation", "private", *words], tmp_path)
 
 
-def needs_root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-
-
 class TestDisk:
     """No room for what a task has to say."""
 
@@ -508,11 +480,8 @@ class TestDisk:
     def disk(self, tmp_path: Path) -> Iterator[Path]:
         """A file system of 4 MiB that every node sees."""
         needs_root()
-        path = tmp_path / "disk"
-        path.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(path)], check=True)
-        yield path
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        with small_disk(tmp_path / "disk") as found:
+            yield found
 
     @pytest.mark.parametrize("mode", BOTH)
     def test_that_is_full(self, disk: Path, make: Make, mode: Mode) -> None:
@@ -626,14 +595,22 @@ class TestBareSite:
         lost(future, JobCancelled)
 
     def test_a_prolog_that_fails(self, bare: Site, make: Make) -> None:
+        """On a node for each mode, since the first job there is the last."""
+        nodes = bare.cluster.nodes
         bare.fail.touch()
         try:
-            with pytest.raises(WorkerStartError, match=r"launch failed requeued held.*prolog"):
-                make(POOL, 1, nodelist="n2").submit(abs, -1).result(LIMIT)
+            futures = [
+                make(mode, 1, nodelist=node).submit(abs, -1) for mode, node in zip((POOL, JOBS), nodes)
+            ]
+            for future in futures:
+                with pytest.raises(WorkerStartError, match=r"launch failed requeued held.*prolog") as caught:
+                    future.result(LIMIT)
+                assert caught.value.job_id
         finally:
             bare.fail.unlink()
-            bare.cluster.query("scontrol", "update", "NodeName=n2", "State=RESUME")
-        bare.cluster.wait_node("n2", ["idle"])
+            bare.cluster.query("scontrol", "update", f"NodeName={','.join(nodes)}", "State=RESUME")
+        for node in nodes:
+            bare.cluster.wait_node(node, ["idle"])
 
     @pytest.mark.usefixtures("eager")
     def test_a_controller_that_is_down_for_a_while(
@@ -644,39 +621,5 @@ class TestBareSite:
         gate: Path,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """What runs goes on, what is submitted meanwhile runs later; and the log says it once."""
-        executors, logs = [make(POOL, 1), make(JOBS, 2)], [str(tmp_path / "pool"), str(tmp_path / "jobs")]
-
-        def submit(number: int) -> list[ClusterFuture[Any]]:
-            return [
-                executor.submit(work.note_and_wait, log, number, str(gate))
-                for executor, log in zip(executors, logs)
-            ]
-
-        before = submit(0)
-        for log in logs:
-            begun(log)
-        with caplog.at_level(logging.DEBUG, "clusterfutures"):
-            bare.cluster.stop_controller()
-            after = submit(1)
-            wait_until(lambda: len(warnings(caplog, "changes nothing")) == 2, LIMIT, lambda: caplog.messages)
-            wait_until(lambda: len(failed(caplog, "squeue")) >= 2, LIMIT, lambda: caplog.messages)
-            wait_until(lambda: failed(caplog, "sbatch"), LIMIT, lambda: caplog.messages)
-            gate.touch()
-            assert [future.result(LIMIT) for future in before] == [0, 0]
-            bare.cluster.start_controller()
-            assert [future.result(LIMIT) for future in after] == [1, 1]
-        assert len(warnings(caplog, "changes nothing")) == 2, "one for each executor"
-        assert len(warnings(caplog, "no new job yet")) == 1
-        assert [sorted(work.notes(log)) for log in logs] == [["0", "1"]] * 2, "each has run once"
-
-
-def warnings(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
-    """The warnings so far that have these words in them."""
-    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    return [record.message for record in records if words in record.message]
-
-
-def failed(caplog: pytest.LogCaptureFixture, program: str) -> list[str]:
-    """The calls of a command that have failed, as the log has them."""
-    return [text for text in caplog.messages if f"'{program}'" in text and not text.endswith("ended with 0")]
+        outage = Outage(bare.cluster.stop_controller, bare.cluster.start_controller, "squeue", "sbatch")
+        outlast(make, outage, tmp_path, gate, caplog)
