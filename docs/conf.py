@@ -23,6 +23,7 @@ default_role = "code"  # `name` in a docstring means what it means in a comment
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_mock_imports = ["h5py", "matplotlib", "obspy"]  # of the extra "demo", whose modules are described
 
 html_theme = "furo"
 html_title = f"clusterfutures {release}"

@@ -20,6 +20,7 @@ from clusterfutures.pipeline.codes import (
     read_stations,
     stations_of,
 )
+from tests.extras import needed
 
 # Few characters, so that names are full of separators, escapes and pieces of both.
 NAMES = st.text("ab|\\-.:", min_size=1, max_size=6) | st.text(min_size=1, max_size=6)
@@ -175,6 +176,11 @@ class TestCatalogues:
         catalog = [event("1", pick("XX", "A"), pick("XX", "A"), pick(None, "B")), event("2")]
         assert picked_pairs(catalog) == [Code("1", "XX.A"), Code("1", ".B")]
 
+    def test_pairs_of_events_by_other_names(self) -> None:
+        catalog = [event("smi:x/1", pick("XX", "A")), event("smi:x/2", pick("XX", "B"))]
+        codes = picked_pairs(catalog, lambda event: event.resource_id.id[-1])
+        assert codes == [Code("1", "XX.A"), Code("2", "XX.B")]
+
     def test_stations(self) -> None:
         inventory = [Network("XX", ("A", 1.0), ("A", 1.5)), Network("YY", ("A", 5.0))]
         assert stations_of(inventory) == {
@@ -188,19 +194,19 @@ class TestObsPy:
     """The examples that come with it."""
 
     def test_catalog(self) -> None:
-        obspy = pytest.importorskip("obspy")
+        obspy = needed("obspy")
         events = events_of(obspy.read_events())
         assert len(events) == 3
         assert all(str(one.resource_id) == code for code, one in events.items())
 
     def test_picks(self) -> None:
-        obspy_event = pytest.importorskip("obspy.core.event")
+        obspy_event = needed("obspy.core.event")
         stream = obspy_event.WaveformStreamID(network_code="XX", station_code="A")
         one = obspy_event.Event(resource_id="smi:x/1", picks=[obspy_event.Pick(waveform_id=stream)])
         assert picked_pairs(obspy_event.Catalog([one])) == [Code("smi:x/1", "XX.A")]
 
     def test_inventory(self) -> None:
-        obspy = pytest.importorskip("obspy")
+        obspy = needed("obspy")
         stations = stations_of(obspy.read_inventory())
         assert stations["GR.FUR"].latitude == pytest.approx(48.162899)
         assert stations["GR.FUR"].elevation == pytest.approx(565.0)

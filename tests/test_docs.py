@@ -1,4 +1,4 @@
-"""The programs in README.rst, docs/ and examples/ do what they are shown for.
+"""The programs in README.rst and docs/ do what they are shown for.
 
 pytest itself runs the ``>>>`` examples (setup.cfg says where). Here run the whole programs: every
 block of Python that is not such an example, as a script of its own. A block that cannot run here
@@ -8,14 +8,13 @@ says why in a comment above it: ``.. not run: needs a Slurm cluster``.
 from __future__ import annotations
 
 import re
-import sys
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support import REPOSITORY, run_command, run_script
+from tests.support import REPOSITORY, run_script
 
 PAGES = [REPOSITORY / "README.rst", *sorted((REPOSITORY / "docs").rglob("*.rst"))]
 
@@ -65,16 +64,3 @@ def test_block_is_exempted_only_with_a_reason(tmp_path: Path) -> None:
         ".. not run:\n\n.. code-block:: python\n   :name: n\n\n   b = 2\n\n   c = 3\n\ntext\n"
     )
     assert [(block.line, block.text) for block in blocks(page)] == [(9, "b = 2\n\nc = 3\n")]
-
-
-@pytest.mark.long
-def test_example_has_one_answer_on_every_executor(tmp_path: Path) -> None:
-    example = [sys.executable, str(REPOSITORY / "examples" / "misfit_grid.py")]
-    outputs = {
-        kind: run_command([*example, "--executor", kind, "--max-workers", "2"], tmp_path).check()
-        for kind in ("serial", "process", "local")
-    }
-    assert "5.00 km/s at the surface, 0.040 1/s: the true model" in outputs["serial"].stdout
-    assert outputs["process"].stdout == outputs["serial"].stdout
-    assert outputs["local"].stdout == outputs["serial"].stdout
-    assert "192 of 192 pairs" in outputs["local"].stderr

@@ -22,18 +22,22 @@ from tests.support import REPOSITORY
 SOURCE = """
 import math
 LIMIT = 3
+BAND = (0.5, ("low", 2.0))
+OPEN = (0.5, [2.0])
 UNUSED = 4
 PATHS = [1]
 class Window:
     length = 2
 def helper(x):
     return x + LIMIT
+def width():
+    return BAND, OPEN
 def unused(x):
     return x
 def misfit(code, scale=1):
     # a comment
     inner = [helper(x) for x in range(2)]
-    return math.sqrt(scale) + Window.length
+    return math.sqrt(scale) + Window.length, width()
 """
 
 
@@ -62,6 +66,8 @@ class TestFunctions:
             "the function",
             "program.Window",
             "program.helper",
+            "program.width",
+            "program.BAND",
             "program.LIMIT",
         ]
 
@@ -74,6 +80,8 @@ class TestFunctions:
             ("PATHS = [1]", "PATHS = [2]", []),
             ("def unused(x):\n    return x", "def unused(x):\n    return 2 * x", []),
             ("LIMIT = 3", "LIMIT = 3.0", ["program.LIMIT"]),
+            ('("low", 2.0)', '("low", 3.0)', ["program.BAND"]),
+            ("(0.5, [2.0])", "(0.5, [3.0])", []),  # a list may be a cache
             ("x + LIMIT", "x - LIMIT", ["program.helper"]),
             ("length = 2", "length = 3", ["program.Window"]),
             ("math.sqrt(scale)", "math.exp(scale)", ["the function"]),

@@ -45,6 +45,7 @@ from clusterfutures.pipeline import (
     pairs,
 )
 from tests import pipeline_work as work
+from tests.extras import needed
 from tests.local_work import LONG, notes
 from tests.support import ScriptResult, wait_until
 
@@ -677,13 +678,16 @@ class FakeBar:
         self.closed = False
         self.made.append(self)
 
-    def update(self) -> None:
-        """One more."""
-        self.count += 1
+    def update(self, number: int) -> None:
+        """So many more."""
+        self.count += number
 
-    def set_postfix_str(self, text: str) -> None:
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
         """What stands behind the bar."""
         self.postfix = text
+
+    def refresh(self) -> None:
+        """Draw it."""
 
     def close(self) -> None:
         """The end."""
@@ -743,6 +747,29 @@ class TestProgress:
             future.set_result(call())
         thread.join()
         assert bars[0].count == 2
+
+    def test_the_pairs_of_an_event_that_is_a_task(
+        self, bars: list[FakeBar], directory: Path, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clusterfutures.pipeline.run.REFRESH", 0.01)
+        monkeypatch.setattr("clusterfutures.pipeline.progress.INTERVAL", 0.0)
+        gate = tmp_path / "gate"
+        pipeline = Pipeline(
+            work.hold,
+            pairs(["EV1", "EV11"], ["XX.S0", "XX.S10", "XX.S3"]),
+            directory,
+            config={"log": log, "gate": str(gate)},
+            nested=True,
+            max_stations=1,  # in the thread of the event
+            progress=True,
+        )
+        with ThreadPoolExecutor(2) as ex, ThreadPoolExecutor(1) as driver:
+            run = driver.submit(pipeline.run, ex)
+            wait_until(lambda: bars and bars[0].count == 4, describe=lambda: bars and bars[0].count)
+            assert not run.done()
+            gate.touch()
+            assert not run.result().failures
+        assert [bar.count for bar in bars] == [6]
 
     def test_without_tqdm(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -815,7 +842,7 @@ class TestReport:
 
     @pytest.mark.filterwarnings("default")  # pandas has warnings of its own
     def test_dataframe(self, result: Result) -> None:
-        pytest.importorskip("pandas")
+        needed("pandas")
         frame = result.dataframe()
         assert len(frame) == 11
         assert list(frame["event"][:3]) == ["1", "1", "2"]

@@ -113,16 +113,16 @@ def pairs(
     return list(dict.fromkeys(code for code in codes if keep is None or keep(code)))
 
 
-def picked_pairs(catalog: Iterable[Any]) -> list[Code]:
+def picked_pairs(catalog: Iterable[Any], name: Optional[Callable[[Any], str]] = None) -> list[Code]:
     """The pairs that an ObsPy Catalog lists: an event with each station that it has picks of.
 
-    The events are called as in `events_of`.
+    The events are called as in `events_of`, where `name` comes from.
     """
     return list(
         dict.fromkeys(
-            Code(name, f"{pick.waveform_id.network_code or ''}.{pick.waveform_id.station_code}")
-            for name, event in events_of(catalog).items()
-            for pick in event.picks
+            Code(event, f"{pick.waveform_id.network_code or ''}.{pick.waveform_id.station_code}")
+            for event, found in events_of(catalog, name).items()
+            for pick in found.picks
         )
     )
 

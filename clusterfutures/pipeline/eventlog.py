@@ -20,7 +20,7 @@ class LogStyle(NamedTuple):
 
 
 class Collector(logging.Handler):
-    """Keeps the lines of what one thread logs; their records have the attribute `code`."""
+    """Keeps the lines of what one thread logs; the records have the attribute `code`."""
 
     def __init__(self, code: str, style: LogStyle) -> None:
         super().__init__(style.level)
@@ -34,7 +34,7 @@ class Collector(logging.Handler):
         if record.thread == self._thread:
             own = copy.copy(record)
             own.code = self._code
-            self.lines.append(self.format(own))
+            self.lines += self.format(own).split("\n")
 
 
 @contextmanager
@@ -51,8 +51,7 @@ def event_log(path: str, code: str, style: LogStyle) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(collector)
         if collector.lines:
-            with SerialWriter(path) as file:
-                file.write("\n".join(collector.lines) + "\n")
+            SerialWriter(path).append_lines(collector.lines)
 
 
 _levels: list[int] = []

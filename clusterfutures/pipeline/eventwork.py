@@ -26,7 +26,7 @@ from clusterfutures.pipeline.codes import Code
 from clusterfutures.pipeline.eventlog import LogStyle, event_log
 from clusterfutures.pipeline.kept import Kept, Record
 from clusterfutures.share import THREADS
-from clusterfutures.spool import publish
+from clusterfutures.spool import publish, read_own
 
 LOGGER = logging.getLogger("clusterfutures.pipeline")
 
@@ -143,9 +143,11 @@ def set_up(work: Work, event: str, setup_path: str) -> Optional[Caught]:
 
 @lru_cache(maxsize=1)
 def load_setup(path: str) -> Any:
-    """The value of a set-up; read once by each process as long as it works on one event."""
-    with open(path, "rb") as file:
-        return pickle.load(file)
+    """The value of a set-up; read once by each process as long as it works on one event.
+
+    Raises PermissionError for a file that another user can have written.
+    """
+    return pickle.loads(read_own(path))
 
 
 # A whole event ---------------------------------------------------------------------------------------------

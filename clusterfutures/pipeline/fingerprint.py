@@ -175,6 +175,13 @@ def _is_own(value: Any, module: str) -> bool:
     """Whether it is a plain constant, or a function or class of the module."""
     if isinstance(value, (FunctionType, type)):
         return value.__module__ == module
+    return _is_constant(value)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether nothing can change it: a number, a text and the like, or a tuple or frozen set of such."""
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_is_constant, value))
     return isinstance(value, PLAIN)
 
 

@@ -27,7 +27,7 @@ from clusterfutures.payload import loads_error, loads_result
 from clusterfutures.pipeline import fingerprint
 from clusterfutures.pipeline.codes import Code, Path
 from clusterfutures.pipeline.report import Failure, Outcome
-from clusterfutures.spool import make_folder, publish
+from clusterfutures.spool import make_folder, publish, read_own
 from clusterfutures.writing.leases import remove
 from clusterfutures.writing.locks import Lock
 from clusterfutures.writing.names import file_name
@@ -174,6 +174,10 @@ class Kept:
         """Forget what there is of a pair."""
         remove(self._result(code))
 
+    def count(self, event: str) -> int:
+        """How many pairs of an event have a file, whether it counts or not."""
+        return sum(name.endswith(SUFFIX) for name in _listed(self.folder(event)))
+
     def outcomes(self, codes: Iterable[Code], accepted: set[str]) -> dict[Code, Outcome]:
         """What is there of these pairs, as far as it counts; raises RunDirectoryError as `make` does."""
         found: dict[Code, Outcome] = {}
@@ -214,10 +218,11 @@ class Kept:
 
 def _read(path: str) -> Optional[Record]:
     try:
-        with open(path, "rb") as file:
-            return unseal(file.read())
+        return unseal(read_own(path))
     except FileNotFoundError:  # somebody has just removed it
         return None
+    except PermissionError as error:
+        raise RunDirectoryError(str(error), path) from error
 
 
 def _listed(folder: str) -> list[str]:

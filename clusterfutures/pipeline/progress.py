@@ -11,8 +11,8 @@ from typing import Any, Optional
 
 LOGGER = logging.getLogger("clusterfutures")
 
-INTERVAL = 0.2
-"""Seconds between two counts of what is running; to count may mean to look at a hundred thousand futures."""
+INTERVAL = 1.0
+"""Seconds between two counts, which may have to look at very many futures, or into many directories."""
 
 
 class Progress:
@@ -24,28 +24,36 @@ class Progress:
         All pairs, and how many of them an earlier run has computed.
     running : callable
         Counts the tasks that run now.
+    written : callable
+        Counts the pairs that are over although the task that they belong to is not.
     show : bool, optional
         None: if standard error is a terminal.  True needs tqdm (ImportError); without it, None says so in the
         log.
     """
 
     def __init__(
-        self, total: int, kept: int, running: Callable[[], int], show: Optional[bool] = None
+        self,
+        total: int,
+        kept: int,
+        running: Callable[[], int],
+        written: Callable[[], int],
+        show: Optional[bool] = None,
     ) -> None:
         self._running = running
+        self._written = written
+        self._over = self._shown = kept
         self._failed = 0
         self._counted_at = 0.0
         self._bar = _bar(total, kept, show)
 
     def add(self, failed: bool) -> None:
         """One more pair is over."""
+        self._over += 1
         self._failed += failed
-        if self._bar is not None:
-            self._bar.update()
-            self.refresh()
+        self.refresh()
 
     def refresh(self) -> None:
-        """Count anew what is running, if that was not done just now."""
+        """Count anew what is over and what is running, if that was not done just now."""
         if self._bar is None or time.monotonic() - self._counted_at < INTERVAL:
             return
         self._counted_at = time.monotonic()
@@ -59,7 +67,11 @@ class Progress:
 
     def _show(self) -> None:
         assert self._bar is not None
-        self._bar.set_postfix_str(f"{self._failed} failed, {self._running()} running")
+        over = max(self._shown, self._over + self._written())
+        self._bar.set_postfix_str(f"{self._failed} failed, {self._running()} running", refresh=False)
+        self._bar.update(over - self._shown)
+        self._bar.refresh()
+        self._shown = over
 
 
 def _bar(total: int, kept: int, show: Optional[bool]) -> Any:

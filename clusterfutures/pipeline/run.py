@@ -162,7 +162,7 @@ class Pipeline:
             self._kept.path, own, self._function, self._setup, self._config, self._style, self._separator
         )
         run = Run(executor, work, self._limits, todo)
-        progress = Progress(len(self.codes), len(outcomes), run.running, self._progress)
+        progress = Progress(len(self.codes), len(outcomes), run.running, run.written, self._progress)
         try:
             for outcome in run.outcomes(progress.refresh):
                 outcomes[outcome.code] = outcome
@@ -191,13 +191,14 @@ class Limits(NamedTuple):
 
 
 class Event:
-    """An event of a run: the pairs that are not submitted yet, and how many tasks are."""
+    """An event of a run: the pairs that are not submitted yet, how many tasks are, what it had before."""
 
     def __init__(self, name: str, setup_path: str) -> None:
         self.name = name
         self.setup_path = setup_path
         self.waiting: deque[Code] = deque()
         self.open = 0
+        self.kept = 0
 
 
 class Step(NamedTuple):
@@ -234,6 +235,15 @@ class Run:
         """How many tasks are running, as far as the executor tells."""
         return sum(future.running() for future in self._under_way)
 
+    def written(self) -> int:
+        """How many pairs of the events that are tasks are over.
+
+        Files that were there before do not count, also if they are of another computation and are replaced.
+        """
+        if not self._limits.nested:
+            return 0
+        return sum(self._kept.count(step.event.name) - step.event.kept for step in self._under_way.values())
+
     def cancel(self) -> None:
         """Cancel what was not started."""
         for future in list(self._under_way):
@@ -264,6 +274,7 @@ class Run:
         if self._limits.nested:
             codes = list(event.waiting)
             event.waiting.clear()
+            event.kept = self._kept.count(event.name)
             self._add(event, codes, eventwork.run_event, codes, event.setup_path, self._limits.max_stations)
         elif self._work.setup is not None:
             self._add(event, [], eventwork.set_up, event.name, event.setup_path)

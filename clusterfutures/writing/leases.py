@@ -32,12 +32,12 @@ RECORD = 512
 """The bytes of a record: a file that never changes its size has none that could be seen late."""
 
 
-def write_record(path: str, record: dict[str, Any], flags: int = 0) -> None:
+def write_record(path: str, record: dict[str, Any], flags: int = 0, mode: int = 0o666) -> None:
     """Write a small record in one piece and in place; `flags` are added to those of os.open.
 
-    Raises what opening and writing raise (OSError).
+    `mode` is that of a new file.  Raises what opening and writing raise (OSError).
     """
-    fd = os.open(path, os.O_WRONLY | flags, 0o666)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, mode)
     try:
         os.pwrite(fd, json.dumps(record).encode().ljust(RECORD), 0)
     finally:
@@ -72,6 +72,9 @@ class Lease:
     Attributes: `seal`, what the previous holder said of its work at the end (str or None).
     """
 
+    mode = 0o666
+    """Of the files, less the umask."""
+
     def __init__(self, directory: str, timeout: float, node: str) -> None:
         self._directory = directory
         self._timeout = timeout
@@ -80,6 +83,7 @@ class Lease:
         self._sight: tuple[int, dict[str, Any], float] = (0, {}, 0.0)
         self._ended = threading.Event()
         self._heart: Optional[threading.Thread] = None
+        self._beats = 0
         self.seal: Optional[str] = None
 
     def try_acquire(self) -> bool:
@@ -89,7 +93,7 @@ class Lease:
             return False
         path = self._path(latest + 1)
         try:
-            write_record(path, self._record("held"), os.O_CREAT | os.O_EXCL)
+            write_record(path, self._record("held"), os.O_CREAT | os.O_EXCL, self.mode)
         except FileExistsError:
             return False
         # Whoever listed late has just made a name that had been used, and a fresh list shows it.
@@ -98,9 +102,13 @@ class Lease:
             return False
         self._generation = latest + 1
         self._remove_old()
-        self._heart = threading.Thread(target=self._beat, name="clusterfutures lease", daemon=True)
-        self._heart.start()
+        self._live()
         return True
+
+    def _live(self) -> None:
+        """Have it rewritten for as long as it is held."""
+        self._heart = threading.Thread(target=self._keep, name="clusterfutures lease", daemon=True)
+        self._heart.start()
 
     def lost(self) -> bool:
         """Whether somebody else holds, or has held, the lease since it was ours."""
@@ -130,14 +138,17 @@ class Lease:
         LOGGER.warning("the lease on %s was not renewed; taking it from %s", self._directory, record)
         return True
 
-    def _beat(self) -> None:
-        beat = 0
+    def _keep(self) -> None:
         while not self._ended.wait(self._timeout / BEATS):
-            beat += 1
             try:
-                write_record(self._path(self._generation), self._record("held", beat=beat))
+                self.beat()
             except OSError as error:  # the next beat may succeed; if none does, `lost` says so
                 LOGGER.warning("cannot renew the lease on %s: %s", self._directory, error)
+
+    def beat(self) -> None:
+        """Rewrite it, as a sign of life.  Raises OSError if that cannot be done."""
+        self._beats += 1
+        write_record(self._path(self._generation), self._record("held", beat=self._beats))
 
     def _record(self, state: str, **more: Any) -> dict[str, Any]:
         return {"state": state, "timeout": self._timeout, "node": self._node, "pid": os.getpid(), **more}

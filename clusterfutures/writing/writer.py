@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Optional, Union
@@ -149,10 +149,13 @@ class SerialWriter(Writer):
         A line is there whole or not at all: what a killed writer left of one is cut off by the next.
         ValueError if there is a newline within it.
         """
-        text = line[:-1] if line.endswith("\n") else line
-        if "\n" in text:
-            raise ValueError("append_line takes one line, and there is a newline within this one")
-        self._append(lambda path: f"{text}\n")
+        self.append_lines([line])
+
+    def append_lines(self, lines: Iterable[str]) -> None:
+        """Append several lines, one right after the other; as `append_line`, all of them or none."""
+        text = "".join(map(_whole_line, lines))
+        if text:
+            self._append(lambda path: text)
 
     def append_json(self, value: Any) -> None:
         """Append `value` as a line of JSON; as `append_line`, and raises what json.dumps raises."""
@@ -364,6 +367,14 @@ def _write_at_end(path: str, data: bytes) -> None:
             rest, length = rest[written:], length + written
     finally:
         os.close(fd)
+
+
+def _whole_line(line: str) -> str:
+    """The line with its newline; ValueError if there is another one within it."""
+    text = line[:-1] if line.endswith("\n") else line
+    if "\n" in text:
+        raise ValueError("append_line takes one line, and there is a newline within this one")
+    return f"{text}\n"
 
 
 def _csv_text(path: str, row: Row, header: Optional[Sequence[str]]) -> str:
