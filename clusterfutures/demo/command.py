@@ -52,11 +52,17 @@ def run(arguments: argparse.Namespace, say: Say) -> int:
             "or begin another one by --output DIR"
         )
     before = {code for code, outcome in pipeline.result().outcomes.items() if not outcome.failed}
+    file = arguments.output / misfit.FILE
+    if before and not file.exists():
+        raise OptionError(
+            f"{file} is gone, and what is kept of {len(before)} pairs would be no use without it: "
+            f"remove {pipeline.directory} as well, or begin another run by --output DIR"
+        )
     say(f"pairs: {len(pipeline.codes)}, of which {len(before)} are kept from an earlier run")
     result = computed(pipeline, arguments.executor, options, say)
     for line in [*table(result), result.summary()]:
         say(line)
-    say(f"results:  {arguments.output / misfit.FILE}")
+    say(f"results:  {file}")
     say(f"figures:  {page.write(result, before, arguments.output)}")
     right, line = verdict(result)
     say(line)

@@ -51,6 +51,10 @@ def test_two_events_on_this_machine(demo: Callable[..., Ran]) -> None:
     refused = demo("--events", "2")
     assert refused.code == 1
     assert "has the results of an earlier run: go on with them by --resume" in refused.err
+    (ran.output / "misfits.h5").unlink()
+    bereft = demo("--events", "2", "--resume")
+    assert bereft.code == 1
+    assert "misfits.h5 is gone" in bereft.err
 
 
 def test_a_pair_that_fails(demo: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
