@@ -309,7 +309,7 @@ class Dispatcher:
         member.since = time.monotonic()
         self._roster.members[worker.ref] = member
         if worker.lone and not worker.claimed:
-            self.queued.enter(member)
+            self.queued.restore(member)
             return
         for run in assigned:
             run.began = member.since
@@ -996,7 +996,7 @@ class Dispatcher:
 def _member(run: RunDirectory, worker: WorkerPast) -> Member:
     """A worker of the past."""
     account, ready = worker.account, worker.account.ready
-    post = Post(str(worker.ref), worker.pid, None, None)
+    post = Post(str(worker.ref), worker.pid, None, worker.job_id)
     if ready is not None:
         post = Post(str(worker.ref), ready.pid, ready.node, ready.job_id)
     member = Member(worker.ref, run.inbox_writer(worker.ref), post, worker.kind)

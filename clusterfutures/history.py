@@ -7,6 +7,7 @@ whom the files do not prove dead may be alive.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -52,6 +53,8 @@ from clusterfutures.specification import Specification
 from clusterfutures.spool import CANCEL, START, RunDirectory, WorkerRef
 from clusterfutures.worker import Marker
 
+log = logging.getLogger("clusterfutures")
+
 
 class Written(NamedTuple):
     """Consecutive tasks of one function in one record: of the journal, at `place`, or of an inbox.
@@ -92,6 +95,12 @@ class Tasks:
         record = self.written.get(number) or self.waiting.get(number)
         return self.policies[record.policy].name if record is not None else ""
 
+    def read(self, log: LogReader) -> None:
+        """All that is in the journal.  Raises CorruptRecord, or OSError, for what cannot be read."""
+        for place, found in log.placed():
+            self.take(found, place)
+        log.close()
+
     def take(self, found: Frame, place: Location) -> None:
         """One more record, which stands at `place`."""
         kind, body = found
@@ -104,25 +113,31 @@ class Tasks:
         elif kind == CANCELLED:
             self.cancelled.update(number for (number,) in NUMBER.iter_unpack(body))
         elif kind == RUN:
-            self.about = payload.loads_result(body)
+            self.about = _unpickled(body)
         elif kind == KIND:
-            number, needs = payload.loads_result(body)
+            number, needs = _unpickled(body)
             self.kinds[number] = needs
         elif kind == POLICY:
-            self.policies.append(Policy(*payload.loads_result(body)))
+            self.policies.append(Policy(*_unpickled(body)))
         elif kind == GONE:
             gone = Gone.unpack(body)
-            self.gone[WorkerRef(*gone[:3])] = JobStatus(*payload.loads_result(gone.status))
+            self.gone[WorkerRef(*gone[:3])] = JobStatus(*_unpickled(gone.status))
+
+
+def _unpickled(body: bytes) -> Any:
+    """What another driver has noted; CorruptRecord if it cannot be understood here."""
+    try:
+        return payload.loads_result(body)
+    except Exception as error:  # it may name classes of the user's, whose import may raise anything
+        text = f"what its executor was made with cannot be unpickled here: {type(error).__name__}: {error}"
+        raise CorruptRecord(text) from error
 
 
 def read_tasks(run: RunDirectory) -> Tasks:
     """The tasks of a run that goes on.  Raises RunDirectoryError for what cannot be read."""
     tasks = Tasks()
     try:
-        log = run.tasks_reader()
-        for place, found in log.placed():
-            tasks.take(found, place)
-        log.close()
+        tasks.read(run.tasks_reader())
         for job in range(run.submitted_jobs()):
             for supervisor in run.begun(job):
                 for worker in run.workers(supervisor):
@@ -206,8 +221,8 @@ class WorkerPast(NamedTuple):
     """A worker: its `inbox` and its `outbox` were read to their ends.
 
     `ended` is how its supervisor saw it end, None if nobody did; `status` how its job did, in the scheduler's
-    words.  It is `dead` if either is known, or if the files prove it otherwise.  `pid` is None if it is not
-    known; `lone` says whether it is made for one task, which it has `claimed` or not.
+    words.  It is `dead` if either is known, or if the files prove it otherwise.  `pid` and `job_id` are None
+    if they are not known; `lone` says whether it is made for one task, which it has `claimed` or not.
     """
 
     ref: WorkerRef
@@ -217,10 +232,11 @@ class WorkerPast(NamedTuple):
     pid: Optional[int]
     ended: Optional[Ended]
     status: Optional[JobStatus]
+    job_id: Optional[str]
     dead: bool
     kind: int
-    lone: bool
-    claimed: bool
+    lone: bool = False
+    claimed: bool = False
 
 
 class SupervisorPast(NamedTuple):
@@ -235,8 +251,8 @@ class SupervisorPast(NamedTuple):
 class JobPast(NamedTuple):
     """A job: `ids` are those of its elements, '' for one that was not submitted; None if that is not known.
 
-    `specification` is None if it was not.  `tasks` are its own, one for each element, where it has such;
-    `supervisors` are those of its elements, by index, that may live.
+    `specification` is None if it was never written.  `tasks` are its own, one for each element, where it has
+    such; `supervisors` are those of its elements, by index, that may live.
     """
 
     number: int
@@ -244,6 +260,22 @@ class JobPast(NamedTuple):
     ids: Optional[list[str]]
     tasks: list[Assign]
     supervisors: dict[int, SupervisorPast]
+
+
+class _Stand(NamedTuple):
+    """What is known of a supervisor before its own files are read; `gone` is one that has ended for certain.
+
+    Nothing may be looked up of one that has not `begun`: another node may make it later, and a network file
+    system would go on saying that it is not there.
+    """
+
+    ref: WorkerRef
+    specification: Specification
+    own: Optional[Assign]
+    begun: bool
+    gone: bool
+    status: Optional[JobStatus]
+    job_id: Optional[str]
 
 
 class Past:
@@ -263,8 +295,7 @@ class Past:
         self.jobs: list[JobPast] = []
         self.log = run.tasks_reader()
         try:
-            for place, found in self.log.placed():
-                self.tasks.take(found, place)
+            self.tasks.read(self.log)
             for job in range(run.submitted_jobs()):
                 self.jobs.append(self._job(job))
         except (CorruptRecord, OSError) as error:
@@ -278,73 +309,89 @@ class Past:
         packed, ids = specification.tasks, self.run.ids(job)
         tasks = [Assign.unpack(packed[at:]) for at in range(0, len(packed), ASSIGN_SIZE)]
         latest = dict.fromkeys(range(specification.elements if ids is None else len(ids)), 0)
-        begun = self.run.begun(job)
+        begun = set(self.run.begun(job))
         for ref in begun:
             latest[ref.element] = max(latest.get(ref.element, 0), ref.restart)
         supervisors: dict[int, SupervisorPast] = {}
         for ref in sorted({*begun, *(WorkerRef(job, *each) for each in latest.items())}):
-            own = tasks[ref.element] if tasks else None
+            own, status = tasks[ref.element] if tasks else None, self.tasks.gone.get(ref)
             unknown = ids is not None and not any(ids[ref.element : ref.element + 1])
-            superseded = unknown or ref.restart < latest[ref.element]
-            found = self._supervisor(ref, specification, own, superseded)
+            gone = status is not None or unknown or ref.restart < latest[ref.element]
+            job_id = None if unknown or ids is None else ids[ref.element]
+            found = self._supervisor(_Stand(ref, specification, own, ref in begun, gone, status, job_id))
             if found is not None:
                 supervisors[ref.element] = found
             else:
                 self.ended.append(ref)
         return JobPast(job, specification, ids, tasks, supervisors)
 
-    def _supervisor(
-        self, ref: WorkerRef, specification: Specification, own: Optional[Assign], superseded: bool
-    ) -> Optional[SupervisorPast]:
-        """A supervisor, which may not have begun; None if it has ended.  Takes note of its workers."""
+    def _supervisor(self, stand: _Stand) -> Optional[SupervisorPast]:
+        """A supervisor; None if it has ended.  Takes note of its workers."""
+        inbox, outbox = self.run.inbox_reader(stand.ref), self.run.outbox_reader(stand.ref)
+        want, ends = stand.specification.workers, _Ends()
+        if stand.begun:
+            for _, (kind, body) in inbox.placed():
+                if kind == WANT:
+                    (want,) = NUMBER.unpack(body)
+            for found in _said(outbox):
+                ends.take(found)
+            inbox.close()
+        over = stand.gone
+        if stand.own is not None:
+            self.workers.append(self._lone(stand, stand.own, ends))
+            over = self.workers[-1].dead
+        elif stand.begun:
+            self.workers += [self._worker(stand, ends, ref, []) for ref in self.run.workers(stand.ref)]
+        return None if over else SupervisorPast(stand.ref, inbox, outbox, want)
+
+    def _lone(self, stand: _Stand, own: Assign, ends: _Ends) -> WorkerPast:
+        """The worker of a job for one task, which may not have begun."""
+        ref = stand.ref._replace(slot=0, generation=0)
+        order = Frame(ASSIGN, own._replace(attempt=own.attempt + ref.restart).pack())
+        claim = self.run.claimed(ref) if stand.begun and self.run.has_claim(ref) else ""
+        begun = stand.begun and ref in self.run.workers(stand.ref)
+        past = self._worker(stand, ends, ref, [order], begun)
+        over = claim == CANCEL or not past.account.left
+        return past._replace(dead=past.dead or over, lone=True, claimed=claim == START)
+
+    def _worker(
+        self, stand: _Stand, ends: _Ends, ref: WorkerRef, orders: list[Frame], begun: bool = True
+    ) -> WorkerPast:
         inbox, outbox = self.run.inbox_reader(ref), self.run.outbox_reader(ref)
-        want, ends = specification.workers, _Ends()
-        for _, (kind, body) in inbox.placed():
-            if kind == WANT:
-                (want,) = NUMBER.unpack(body)
-        for _, found in outbox.placed():
-            ends.take(found)
-        inbox.close()
-        outbox.close()
-        status = self.tasks.gone.get(ref)
-        gone = superseded or status is not None
-        for worker in self.run.workers(ref) if own is None else [ref._replace(slot=0, generation=0)]:
-            past = self._worker(worker, own, ends)
-            self.workers.append(past._replace(status=status, dead=past.dead or gone, kind=specification.kind))
-            gone |= past.lone and past.dead
-        return None if gone else SupervisorPast(ref, inbox, outbox, want)
+        if begun:
+            orders += [found for _, found in inbox.placed()]
+            inbox.close()
+        for kind, body in orders:
+            if kind == GIVEN:
+                self.tasks.give(body)
+        return WorkerPast(
+            ref,
+            Account(orders, _said(outbox) if begun else ()),
+            inbox,
+            outbox,
+            pid=ends.pids.get(ref[3:]),
+            ended=ends.ended.get(ref[3:]),
+            status=stand.status,
+            job_id=stand.job_id,
+            dead=stand.gone or ref[3:] in ends.ended,
+            kind=stand.specification.kind,
+        )
 
     @property
     def doubtful(self) -> list[JobPast]:
         """The jobs of which it is not known whether they were submitted."""
         return [job for job in self.jobs if job.ids is None]
 
-    def _worker(self, ref: WorkerRef, own: Optional[Assign], ends: _Ends) -> WorkerPast:
-        inbox, outbox = self.run.inbox_reader(ref), self.run.outbox_reader(ref)
-        orders = [found for _, found in inbox.placed()]
-        for kind, body in orders:
-            if kind == GIVEN:
-                self.tasks.give(body)
-        if own is not None:
-            orders.append(Frame(ASSIGN, own._replace(attempt=own.attempt + ref.restart).pack()))
-        account = Account(orders, (found for _, found in outbox.placed()))
-        inbox.close()
-        outbox.close()
-        lone, claim = own is not None, "" if own is None else self.run.claimed(ref)
-        ended = ends.ended.get(ref[3:])
-        return WorkerPast(
-            ref,
-            account,
-            inbox,
-            outbox,
-            pid=ends.pids.get(ref[3:]),
-            ended=ended,
-            status=None,
-            dead=ended is not None or (lone and (claim == CANCEL or not account.left)),
-            kind=0,
-            lone=lone,
-            claimed=claim == START,
-        )
+
+def _said(outbox: LogReader) -> Iterator[Frame]:
+    """What is in an outbox; behind a damaged record is nothing, as for every driver."""
+    try:
+        for _, found in outbox.placed():
+            yield found
+    except CorruptRecord as error:
+        log.warning("an outbox has a damaged record; what it says from there on is not known: %s", error)
+    outbox.close()
+
 
 class _Ends:
     """What a supervisor has said of its workers, by slot and generation."""

@@ -24,7 +24,8 @@ class Kinds:
 
     def restore(self, needs: Mapping[int, Mapping[str, Any]]) -> None:
         """Go on with those of an earlier driver."""
-        self._needs = [dict(needs[kind]) for kind in range(len(needs))]
+        for kind in sorted(needs):
+            self._needs[kind : kind + 1] = [dict(needs[kind])]
 
     def __len__(self) -> int:
         return len(self._needs)

@@ -16,7 +16,7 @@ from clusterfutures.errors import (
     TimeLimitReached,
     WorkerLost,
 )
-from clusterfutures.records import ASKED, MEMORY, SITE, SITE_MEMORY, SITE_TIME, TIMED_OUT
+from clusterfutures.records import ASKED, MEMORY, ORPHANED, SITE, SITE_MEMORY, SITE_TIME, TIMED_OUT
 from clusterfutures.states import JobState
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ BY_STATE: dict[JobState, tuple[type[WorkerLost], str]] = {
 """What only the scheduler knows."""
 
 BY_REASON: dict[int, tuple[type[WorkerLost], str]] = {
+    ORPHANED: (WorkerLost, "nothing had been heard of the driver for the orphan timeout, and it was ended"),
     TIMED_OUT: (TaskTimeout, "it took longer than its timeout and was killed"),
     ASKED: (TaskKilled, "it was killed on request"),
     MEMORY: (OutOfMemory, "the kernel killed it because the job reached its memory limit; ask for more mem"),

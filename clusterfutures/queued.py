@@ -104,15 +104,19 @@ class QueuedTasks:
 
     def _enter(self, member: Member, run: Run) -> None:
         member.assigned.append(run)
-        self._roster.members[member.ref] = member
-        self.enter(member)
+        self._members[run.first] = self._roster.members[member.ref] = member
 
-    def enter(self, member: Member) -> None:
-        """A worker-to-be, which has its task."""
+    def restore(self, member: Member) -> None:
+        """A worker-to-be of another driver of the run, whose task is in the queue."""
         self._members[member.current] = member
+        self._tell(member)
 
     def _posted(self, member: Member, job_id: str) -> None:
         member.post = Post(str(member.ref), None, None, job_id)
+        self._tell(member)
+
+    def _tell(self, member: Member) -> None:
+        """Its future knows the job that it waits for."""
         future = self._futures.futures.get(member.current)
         if future is not None:
             future._post = member.post

@@ -258,7 +258,7 @@ class Ended(NamedTuple):
     """A worker ended: `status` as waitpid gives it, `task` the number + 1 of what it was running, else 0.
 
     `reason` says why the supervisor ended it, or what it saw: OWN (nothing), ASKED, TIMED_OUT, MEMORY,
-    or one of BY_SITE.
+    ORPHANED, or one of BY_SITE.
     """
 
     slot: int
@@ -284,6 +284,7 @@ SITE = 3  # the supervisor itself was told to end, by whoever owns the job: the 
 MEMORY = 4  # the kernel killed it for its memory
 SITE_TIME = 5  # as SITE, and the job's own log says that it is for its wall time or CPU time
 SITE_MEMORY = 6  # the same for its memory
+ORPHANED = 7  # the supervisor ended it, since nothing was heard of the driver
 BY_SITE = (SITE, SITE_TIME, SITE_MEMORY)
 
 

@@ -222,6 +222,10 @@ class RunDirectory:
             return False
         return True
 
+    def has_claim(self, ref: WorkerRef) -> bool:
+        """Whether somebody has claimed it, by a listing: an NFS remembers of a name that it was not there."""
+        return "claim" in os.listdir(self.home(ref.supervisor))
+
     def claimed(self, ref: WorkerRef) -> str:
         """What the task of a job of its own was claimed for; '' if nobody has."""
         try:

@@ -32,6 +32,7 @@ from clusterfutures.records import (
     KILL,
     MEMORY,
     NUMBER,
+    ORPHANED,
     OWN,
     STARTED,
     STOP,
@@ -281,7 +282,7 @@ class Supervisor:
     def _stop(self, reason: int) -> None:
         if not self._stopping:
             self._why = reason
-            self._stopping = time.monotonic() + TERM_GRACE[reason != ASKED]
+            self._stopping = time.monotonic() + TERM_GRACE[reason not in (ASKED, ORPHANED)]
             for child in self._children.values():
                 child.reason = reason
                 _signal_group(child.pid, signal.SIGTERM)
@@ -295,7 +296,7 @@ class Supervisor:
             for child in self._children.values():
                 _signal_group(child.pid, signal.SIGCONT)  # one that is stopped could never leave
             if self._spec.orphan == "kill":
-                self._stop(ASKED)
+                self._stop(ORPHANED)
         told = not self._ring_by
         return told and not self._children and (self._want == 0 or bool(self._stopping))
 

@@ -32,10 +32,17 @@ def begun(count):
 
 ex = {name}(2, run_dir=place + "/run", keep="always", **options)
 """
-END = "\nos.kill(os.getpid(), signal.SIGKILL)\n"
+END = "\nos.kill(os.getpid(), signal.{})\n"
 
 
-def killed(kind: type[ClusterExecutor], place: Path, text: str, path: str = "", **options: object) -> Path:
+def killed(
+    kind: type[ClusterExecutor],
+    place: Path,
+    text: str,
+    path: str = "",
+    by: signal.Signals = signal.SIGKILL,
+    **options: object,
+) -> Path:
     """Run `text` with an executor `ex` of this kind until it is killed; returns the directory of its run.
 
     `place` is where it notes what it does, and where the file ``open`` lets its tasks go on; `path` comes
@@ -43,7 +50,7 @@ def killed(kind: type[ClusterExecutor], place: Path, text: str, path: str = "", 
     """
     script = place / "driver.py"
     beginning = BEGINNING.format(module=kind.__module__, name=kind.__name__)
-    script.write_text(beginning + text + END, encoding="utf-8")
+    script.write_text(beginning + text + END.format(by.name), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": path + os.environ["PATH"]}
     done = subprocess.run(
         [sys.executable, str(script), str(place), repr(options)],
@@ -53,5 +60,5 @@ def killed(kind: type[ClusterExecutor], place: Path, text: str, path: str = "", 
         text=True,
         check=False,
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == -by, done.stderr
     return place / "run"

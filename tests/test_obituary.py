@@ -31,7 +31,17 @@ from clusterfutures.obituary import (
     tail,
     worker_lost,
 )
-from clusterfutures.records import ASKED, MEMORY, OWN, SITE, SITE_MEMORY, SITE_TIME, TIMED_OUT, Ended
+from clusterfutures.records import (
+    ASKED,
+    MEMORY,
+    ORPHANED,
+    OWN,
+    SITE,
+    SITE_MEMORY,
+    SITE_TIME,
+    TIMED_OUT,
+    Ended,
+)
 from clusterfutures.schedulers.base import JobStatus
 from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
@@ -99,6 +109,7 @@ def test_nobody_saw_how(run_directory: RunDirectory) -> None:
 OWN_REASONS = [
     (ASKED, TaskKilled, "killed on request"),
     (TIMED_OUT, TaskTimeout, "longer than its timeout"),
+    (ORPHANED, WorkerLost, "nothing had been heard of the driver"),
     (MEMORY, OutOfMemory, "reached its memory limit; ask for more mem"),
     (SITE_MEMORY, OutOfMemory, "ended at its memory limit; ask for more mem"),
     (SITE_TIME, TimeLimitReached, "reached its wall time; ask for more time"),

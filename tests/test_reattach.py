@@ -310,6 +310,7 @@ ex.flush()
         with reattach(run) as ex:
             assert isinstance(ex, ShellExecutor)
             assert [future.state for future in ex.futures[:3]] == ["FINISHED", "RUNNING", "RUNNING"]
+            assert all(future.job_id for future in ex.futures[1:3])
             gate.touch()
             assert [future.result(LIMIT) for future in ex.futures] == [8, 0, 1, 2, 3, 3]
             assert ex.submit(abs, -1).result(LIMIT) == 1
@@ -465,6 +466,39 @@ class TestRefused:
         with LocalExecutor(1, run_dir=tmp_path / "run", keep="always"):
             pass
         self.check(tmp_path / "run", "nothing was submitted")
+
+    def test_of_classes_that_are_not_here(self, tmp_path: Path) -> None:
+        (tmp_path / "stations.py").write_text("class Silent(Exception):\n    pass\n")
+        run = killed(
+            LocalExecutor,
+            tmp_path,
+            """
+sys.path.insert(0, place)
+from clusterfutures import Retries
+from stations import Silent
+ex.options(retries=Retries(1, on=Silent)).submit(abs, -1).result(30)
+""",
+        )
+        self.check(run, "cannot be unpickled here", "No module named 'stations'")
+        sys.path.insert(0, str(tmp_path))
+        try:
+            with reattach(run) as ex:
+                assert ex.futures[0].result(LIMIT) == 1
+        finally:
+            sys.path.remove(str(tmp_path))
+            sys.modules.pop("stations", None)
+
+    def test_a_damaged_outcome(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """It is no outcome: the task is run again, with all that follow in that file."""
+        with LocalExecutor(1, run_dir=tmp_path / "run", keep="always") as ex:
+            assert [ex.submit(abs, -n).result(LIMIT) for n in range(3)] == [0, 1, 2]
+        (outbox,) = Path(ex.run_dir).glob("jobs/0/0.0/0.0/out.*")
+        data = bytearray(outbox.read_bytes())
+        data[-1] ^= 1
+        outbox.write_bytes(data)
+        with reattach(tmp_path / "run") as again:
+            assert [future.result(LIMIT) for future in again.futures] == [0, 1, 2]
+        assert "damaged record" in caplog.text
 
     def test_damaged(self, tmp_path: Path) -> None:
         """What follows damage is not thrown away in silence."""

@@ -22,6 +22,7 @@ from clusterfutures.records import (
     BROKEN,
     ENDED,
     GAVE_UP,
+    ORPHANED,
     OUTCOME,
     OWN,
     READY,
@@ -479,7 +480,7 @@ def test_orphans_that_are_to_be_killed(site: Site) -> None:
         [culprit] = site.assign(site.tasks.wait_for, gate)
         site.running(gate)
     assert site.exit_code() == 0
-    assert (site.ended(1)[0].task, site.ended(1)[0].reason) == (culprit + 1, ASKED)
+    assert (site.ended(1)[0].task, site.ended(1)[0].reason) == (culprit + 1, ORPHANED)
 
 
 # ---- signals of the scheduler -------------------------------------------------------------------

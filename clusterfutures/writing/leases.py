@@ -154,7 +154,8 @@ class Lease:
         return {"state": state, "timeout": self._timeout, "node": self._node, "pid": os.getpid(), **more}
 
     def _generations(self) -> list[int]:
-        return [int(name[6:]) for name in os.listdir(self._directory) if name.startswith("lease.")]
+        names = [name[6:] for name in os.listdir(self._directory) if name.startswith("lease.")]
+        return [int(name) for name in names if name.isdecimal()]  # others are no business of ours
 
     def _latest(self) -> int:
         return max(self._generations(), default=0)

@@ -118,3 +118,28 @@ signal.pause()
     assert sorted(work.notes(str(here / "notes"))) == ["0", "1"]
     assert bool((run / "jobs" / "0" / "ids").read_text().split()) == (when == "after")
     assert (run / "jobs" / "1").exists() == (when == "before")
+
+
+@pytest.mark.parametrize("jobs", [True, False], ids=["jobs", "pool"])
+def test_put_back_while_nobody_looked(cluster: Cluster, here: Path, gate: Path, jobs: bool) -> None:
+    """What Slurm has started anew, under the same id, is the next attempt, and not made a third time."""
+    run = killed(
+        SlurmExecutor,
+        here,
+        """
+ex.options(retries=1).submit(work.note_and_wait, log, 0, gate)
+begun(1)
+""",
+        **SMALL,
+        job_per_task=jobs,
+    )
+    (job_id,) = (run / "jobs" / "0" / "ids").read_text().split()
+    cluster.requeue(job_id)
+    if jobs:
+        wait_until(lambda: len(work.notes(str(here / "notes"))) == 2, LIMIT)
+    with reattach(run) as ex:
+        gate.touch()
+        assert ex.futures[0].result(LIMIT) == 0
+        assert (ex.futures[0].attempt, ex.futures[0].job_id) == (1, job_id)
+        assert ex.submit(abs, -1).result(LIMIT) == 1
+    assert work.notes(str(here / "notes")) == ["0", "0"]
