@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterfutures.history import Account
@@ -96,6 +96,7 @@ class Pair:
             self.recalled = False
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 200))
 def test_replay(choice: random.Random, steps: int) -> None:
     pair = Pair()
