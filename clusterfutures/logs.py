@@ -229,11 +229,13 @@ class LogReader:
     """Reads one log to its end, again and again.
 
     `suspect` is True while what follows the last good record cannot be parsed: it may be a write under
-    way, so the caller decides when to give up hope.
+    way, so the caller decides when to give up hope.  `known` is a directory that exists, `directory` or one
+    above it, where another machine makes those between them.
     """
 
-    def __init__(self, directory: str, stem: str, *, shared: bool) -> None:
+    def __init__(self, directory: str, stem: str, *, shared: bool, known: str = "") -> None:
         self._directory, self._stem, self._shared = directory, stem, shared
+        self._known = known or directory
         self._fd = -1
         self.segment = 0
         self.offset = 0
@@ -275,9 +277,13 @@ class LogReader:
             self._check_end()
 
     def _check_end(self) -> None:
-        """Raise :class:`CorruptRecord` unless what follows is the beginning of a record."""
+        """Raise :class:`CorruptRecord` unless what follows begins a record, or was never written.
+
+        A node that fails may leave zeros at the end of a file: its size was sent, and its content was not.
+        """
         if self._fd >= 0 or self._open(-1, True):
-            parse(pread_all(self._fd, os.fstat(self._fd).st_size - self.offset, self.offset))
+            rest = pread_all(self._fd, os.fstat(self._fd).st_size - self.offset, self.offset)
+            parse(rest if rest.strip(b"\0") else b"")
         if self._listed(segment_path(self._directory, self._stem, self.segment + 1)):
             raise CorruptRecord(f"a record of {self._stem} is cut short, and others follow")
 
@@ -294,13 +300,18 @@ class LogReader:
             return False
         return True
 
-    @staticmethod
-    def _listed(path: str) -> bool:
+    def _listed(self, path: str) -> bool:
+        """Whether there is such a name, by listings from the known directory on."""
         directory, name = os.path.split(path)
+        if directory != self._known and not self._listed(directory):
+            return False
         try:
-            return name in os.listdir(directory)
+            found = name in os.listdir(directory)
         except FileNotFoundError:
             return False
+        if found and path == self._directory:
+            self._known = path
+        return found
 
     def _read_segment(self) -> list[Frame]:
         frames: list[Frame] = []

@@ -279,7 +279,7 @@ class RunDirectory:
 
     def outbox_reader(self, ref: WorkerRef) -> LogReader:
         """The same, for the driver."""
-        return LogReader(self.home(ref), "out", shared=self.shared)
+        return LogReader(self.home(ref), "out", shared=self.shared, known=self.job(ref.job))
 
     def read_task(self, place: Location) -> Frame:
         """The journal's record at `place`, which is known to have been written: if late, it is waited for.

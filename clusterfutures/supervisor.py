@@ -72,6 +72,7 @@ class Supervisor:
 
     def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification) -> None:
         self._run, self._ref, self._spec = run, ref, spec
+        self._pid = os.getpid()
         self._lone = bool(spec.tasks)
         self._link = Link(run, ref, spec.orphan_timeout)
         self._memory = self._map()
@@ -166,7 +167,7 @@ class Supervisor:
             from clusterfutures import share
 
             share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
-        worker = Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot))
+        worker = Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot), self._pid)
         for number in _WARNINGS:
             signal.signal(number, worker.note_warning)
         return worker

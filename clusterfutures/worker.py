@@ -119,9 +119,14 @@ class Marker:
 
 
 class Worker:
-    """The state of one worker process."""
+    """The state of one worker process.
 
-    def __init__(self, run: RunDirectory, ref: WorkerRef, spec: Specification, marker: Marker) -> None:
+    `supervisor` is the pid of the one that has forked it, which may be dead before it can ask for its parent.
+    """
+
+    def __init__(
+        self, run: RunDirectory, ref: WorkerRef, spec: Specification, marker: Marker, supervisor: int
+    ) -> None:
         self.run_directory, self.ref, self.specification, self._marker = run, ref, spec, marker
         self._lone = bool(spec.tasks)
         self._link = Link(run, ref, spec.orphan_timeout, call=not self._lone)
@@ -137,7 +142,7 @@ class Worker:
         self._done = 0
         self._rests_as = RUNS  # its state between tasks
         self.ends = 0.0  # when the wall time does, on the monotonic clock; 0 if nobody said
-        self.pid, self._parent = os.getpid(), os.getppid()
+        self.pid, self._parent = os.getpid(), supervisor
         self.job_id = spec.job_id or str(self._parent)
         self._peaks = Peak()
         self._cpu, self._peak = _usage()

@@ -270,6 +270,16 @@ ex.flush()
         gc.collect()
         assert (tmp_path / "run").exists()
 
+    def test_zeros_that_a_failed_node_has_left(self, tmp_path: Path) -> None:
+        with LocalExecutor(1, run_dir=tmp_path / "run", keep="always") as ex:
+            ex.submit(abs, -1).result(LIMIT)
+        with open(segment_path(ex.run_dir, "tasks", 0), "ab") as file:
+            file.write(bytes(4096))
+        for number in (1, 2):
+            with reattach(tmp_path / "run") as again:
+                assert len(again.futures) == number
+                assert again.submit(abs, -2).result(LIMIT) == 2
+
     def test_what_was_not_written_is_told(self, tmp_path: Path) -> None:
         """The number of a task whose record is missing has a future, with an error that says so."""
         with LocalExecutor(1, run_dir=tmp_path / "run", keep="always") as ex:

@@ -848,3 +848,19 @@ def test_without_its_supervisor_it_ends(site: Site, busy: bool) -> None:
         wait_until(lambda: gone(pid), 20, describe=site.state)
     finally:
         site.open(gate)
+
+
+def test_without_its_supervisor_from_the_beginning_it_ends(site: Site) -> None:
+    os.makedirs(site.run.home(WORKER), 0o700)
+    printed = os.path.join(site.run.home(WORKER), "stdout")
+    os.mkfifo(printed, 0o600)  # to open it, the worker waits until somebody reads
+    site.start()
+    (started,) = site.started(1)
+    assert site.process is not None
+    site.process.kill()
+    site.process.wait()
+    reader = os.open(printed, os.O_RDONLY)
+    try:
+        wait_until(lambda: gone(started.pid), 20, describe=site.state)
+    finally:
+        os.close(reader)

@@ -33,20 +33,26 @@ def saves_when_warned(log: str) -> Any:
     return None
 
 
-@pytest.mark.parametrize("job_per_task", [False, True], ids=["pool", "jobs"])
-def test_after_the_wall_time(cluster: Cluster, tmp_path: Path, job_per_task: bool) -> None:
-    log = str(tmp_path / "log")
-    with SlurmExecutor(
-        1, mem="100M", time="10m", signal="USR1@60", retries=1, job_per_task=job_per_task
-    ) as ex:
-        task = ex.submit(saves_when_warned, log)
-        wait_until(lambda: local_work.notes(log), LIMIT)
-        (job,) = cluster.queue()
-        cluster.query("scontrol", "update", f"JobId={job}", "EndTime=now+50")
-        wait_until(lambda: "saved" in local_work.notes(log), LIMIT, lambda: local_work.notes(log))
-        cluster.expire(job)
-        assert task.result(LIMIT) == ["warned in attempt", 0]
-        assert task.attempt == 1
+def said(log: str, word: str) -> None:
+    """Wait until the task has noted a word."""
+    wait_until(lambda: word in local_work.notes(log), LIMIT, lambda: local_work.notes(log))
+
+
+def test_after_the_wall_time(cluster: Cluster, tmp_path: Path) -> None:
+    """In both modes together, since Slurm looks for what to warn, and what to end, twice a minute."""
+    logs = [str(tmp_path / mode) for mode in ("pool", "jobs")]
+    options: dict[str, Any] = {"mem": "100M", "time": "10m", "signal": "USR1@60", "retries": 1}
+    with SlurmExecutor(1, **options) as pool, SlurmExecutor(1, job_per_task=True, **options) as jobs:
+        tasks = [ex.submit(saves_when_warned, log) for ex, log in zip((pool, jobs), logs)]
+        for log, task in zip(logs, tasks):
+            said(log, "begun")
+            cluster.query("scontrol", "update", f"JobId={task.job_id}", "EndTime=now+50")
+        for log, task in zip(logs, tasks):
+            said(log, "saved")
+            cluster.expire(str(task.job_id))
+        for task in tasks:
+            assert task.result(LIMIT) == ["warned in attempt", 0]
+            assert task.attempt == 1
 
 
 def test_the_time_that_is_left(cluster: Cluster) -> None:
