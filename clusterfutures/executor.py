@@ -62,6 +62,9 @@ from clusterfutures.specification import SLOTS, Specification
 
 T = TypeVar("T")
 
+POLITE = 16
+"""Workers, if nobody says how many: enough to be worth a cluster, too few to annoy its other users."""
+
 PORTION = 512
 """Items of a map that are handed to the watching thread together."""
 
@@ -390,20 +393,29 @@ class View(Submitter):
 
 
 class ClusterExecutor(Submitter):
-    """The base of all executors: `concurrent.futures.Executor`, and what a scheduler adds to it."""
+    """The base of all executors: `concurrent.futures.Executor`, and what a scheduler adds to it.
+
+    A subclass says which scheduler (:meth:`_make_scheduler`), and what is usual with it.
+    """
 
     _shared = True
     _orphan_timeout = 600.0
 
     def __init__(
         self,
-        scheduler: Scheduler,
-        max_workers: int,
-        initializer: Optional[Callable[..., object]],
-        initargs: tuple[Any, ...],
-        options: Mapping[str, Any],
+        max_workers: Optional[int] = None,
+        mp_context: object = None,
+        initializer: Optional[Callable[..., object]] = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: Optional[int] = None,
+        **options: Any,
     ) -> None:
-        settings = check_executor(options, max_workers, initializer, cluster=self._shared)
+        options["max_tasks_per_child"] = max_tasks_per_child
+        made_with = _plain(options)
+        scheduler = self._make_scheduler(options)
+        workers = self._usual_workers() if max_workers is None else max_workers
+        settings = check_executor(options, workers, initializer, cluster=self._shared)
         arguments = check_initargs(initargs)
         taken = options.get("run_dir")
         taken = taken if isinstance(taken, Taken) else None
@@ -428,12 +440,20 @@ class ClusterExecutor(Submitter):
             settings.resources,
             _recipe_maker(settings, self._shared, self._orphan_timeout),
             None if initializer is None else (initializer, arguments),
-            {"executor": type(self), "options": _plain(options), "max_workers": settings.max_workers},
+            {"executor": type(self), "options": made_with, "max_workers": settings.max_workers},
             taken,
         )
         finalizer = weakref.finalize(self, _forget, self._session)
         # The session has its own way at the interpreter's end.
         finalizer.atexit = False  # type: ignore[misc,unused-ignore]  # typeshed of mypy 1.19 and older
+
+    def _make_scheduler(self, options: dict[str, Any]) -> Scheduler:
+        """The scheduler for these `options`; takes out of them what only it understands."""
+        raise NotImplementedError
+
+    def _usual_workers(self) -> int:
+        """How many workers there may be if nobody says."""
+        return POLITE
 
     def _run_parent(self) -> str:
         return os.path.join(os.getcwd(), ".clusterfutures")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from clusterfutures.cpus import usable_cpus
 from clusterfutures.executor import ClusterExecutor
@@ -66,19 +65,11 @@ class LocalExecutor(ClusterExecutor):
     _shared = False
     _orphan_timeout = 60.0
 
-    def __init__(
-        self,
-        max_workers: Optional[int] = None,
-        mp_context: object = None,
-        initializer: Optional[Callable[..., object]] = None,
-        initargs: tuple[Any, ...] = (),
-        *,
-        max_tasks_per_child: Optional[int] = None,
-        **options: Any,
-    ) -> None:
-        workers = usable_cpus() if max_workers is None else max_workers
-        options["max_tasks_per_child"] = max_tasks_per_child
-        super().__init__(LocalScheduler(), workers, initializer, initargs, options)
+    def _make_scheduler(self, options: dict[str, Any]) -> LocalScheduler:
+        return LocalScheduler()
+
+    def _usual_workers(self) -> int:
+        return usable_cpus()
 
     def _run_parent(self) -> str:
         return tempfile.gettempdir()

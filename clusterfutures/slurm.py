@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from clusterfutures.executor import ClusterExecutor
 from clusterfutures.schedulers.slurm import SlurmScheduler
-
-POLITE = 16
-"""Workers, if nobody says how many: enough to be worth a cluster, too few to annoy its other users."""
 
 
 class SlurmExecutor(ClusterExecutor):
@@ -62,17 +58,5 @@ class SlurmExecutor(ClusterExecutor):
             misfits = list(ex.map(misfit, stations))
     """
 
-    def __init__(
-        self,
-        max_workers: Optional[int] = None,
-        mp_context: object = None,
-        initializer: Optional[Callable[..., object]] = None,
-        initargs: tuple[Any, ...] = (),
-        *,
-        max_tasks_per_child: Optional[int] = None,
-        **options: Any,
-    ) -> None:
-        workers = POLITE if max_workers is None else max_workers
-        options["max_tasks_per_child"] = max_tasks_per_child
-        scheduler = SlurmScheduler(cluster=options.get("cluster"), arrays=options.get("arrays", True))
-        super().__init__(scheduler, workers, initializer, initargs, options)
+    def _make_scheduler(self, options: dict[str, Any]) -> SlurmScheduler:
+        return SlurmScheduler(cluster=options.get("cluster"), arrays=options.get("arrays", True))

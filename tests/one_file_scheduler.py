@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from clusterfutures.errors import OptionError, SubmissionError
@@ -115,16 +115,8 @@ class ShellScheduler(Scheduler):
 class ShellExecutor(ClusterExecutor):
     """`concurrent.futures.ProcessPoolExecutor` whose workers are in jobs of a `ShellScheduler`."""
 
-    def __init__(
-        self,
-        max_workers: Optional[int] = None,
-        mp_context: object = None,
-        initializer: Optional[Callable[..., object]] = None,
-        initargs: tuple[Any, ...] = (),
-        **options: Any,
-    ) -> None:
-        workers = 2 if max_workers is None else max_workers
-        super().__init__(ShellScheduler(), workers, initializer, initargs, options)
+    def _make_scheduler(self, options: dict[str, Any]) -> ShellScheduler:
+        return ShellScheduler()
 
 
 def _command(script: str, index: int) -> list[str]:
