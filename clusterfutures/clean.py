@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be given to ``clusterfutures clean``."""
-    parser.add_argument("run", nargs="*", help="run directories; if none: the finished ones that 'runs' lists")
+    parser.add_argument("run", nargs="*", help="run directories; if none: the finished ones of `runs`")
     parser.add_argument("--failed", action="store_true", help="if none are named: those that failed as well")
     parser.add_argument("--dead", action="store_true", help="those whose program was killed as well")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
