@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +410,17 @@ class TestCrowds:
         expected = [(n, entry) for n in (0, 2, 3) for entry in range(5)]
         assert sorted(found) == sorted([*expected, (1, 0), (9, 9)])
 
+    def test_rows_have_one_header(self, tmp_path: Path) -> None:
+        victims = {"1": "undo noted", "3": "half a line"}
+        ends = crowd(tmp_path / "x.csv", "row", members=8, entries=5, records=3000, victims=victims)
+        assert {n for n, code in ends.items() if code} == {1, 3}
+        SerialWriter(tmp_path / "x.csv").append_row({"entry": 9, "member": 9})
+        first, *rows = (tmp_path / "x.csv").read_text().splitlines()
+        assert first == "member,entry,text"
+        survivors = [(n, entry) for n in (0, 2, 4, 5, 6, 7) for entry in range(5)]
+        found = [tuple(map(int, row.split(",")[:2])) for row in rows]
+        assert sorted(found) == sorted([*survivors, (1, 0), (3, 0), (9, 9)])
+
     def test_lines_of_many_megabytes(self, tmp_path: Path) -> None:
         size = 4 << 20
         victims = {"2": "half a line"}
@@ -509,7 +521,7 @@ class TestWaiting:
 
         threads = []
         with lock.hold():
-            for number in range(8):
+            for number in range(50):
                 threads.append(threading.Thread(target=come, args=(number,)))
                 threads[-1].start()
                 wait_until(lambda: queue.is_dir() and len(list(queue.iterdir())) == len(threads))
@@ -517,7 +529,7 @@ class TestWaiting:
             order.append(-1)
         for thread in threads:
             thread.join(LIMIT)
-        assert order == [*range(8), -1]
+        assert order == [*range(50), -1]
 
     def test_timeout_tells_who_has_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SLURM_JOB_ID", "4711")
@@ -925,6 +937,15 @@ class TestShards:
         with SerialWriter(tmp_path / "x.db", open=sqlite3.connect) as db:
             assert db.execute("select a from t order by a").fetchall() == [(0,), (1,), (2,)]
 
+    def test_a_format_that_nobody_told_how_to_fold(self, tmp_path: Path) -> None:
+        sharded = ShardedWriter(tmp_path / "x.db", open=sqlite3.connect)
+        with sharded as db:
+            db.execute("create table t (a)")
+        with pytest.raises(TypeError, match="say fold="):
+            sharded.merge()
+        assert not (tmp_path / "x.db").exists()
+        assert len(os.listdir(tmp_path / "x.db.shards")) == 1
+
     def test_a_fold_that_fails_changes_nothing(self, tmp_path: Path) -> None:
         def fail(target: Any, path: str) -> None:
             target.write("half")
@@ -986,6 +1007,21 @@ class TestOnce:
             assert mine
         with once("key", tmp_path, LIMIT) as mine:
             assert not mine
+
+    def test_a_node_that_is_late_to_see_it_looks_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with once("key", tmp_path):
+            pass
+        real = os.listdir
+        changed: list[str] = []  # what tells an NFS client that it has to ask
+        note = lambda **options: changed.append(options["dir"]) or nullcontext()
+        monkeypatch.setattr(writer.tempfile, "NamedTemporaryFile", note)
+        monkeypatch.setattr(os, "listdir", lambda path: real(path) if changed else [])
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
+        with once("key", tmp_path, LIMIT) as mine:
+            assert not mine
+        assert changed == [str(tmp_path / "key.once")]
 
     def test_tasks_of_a_run(self, tmp_path: Path) -> None:
         for _ in range(2):  # each run does it anew

@@ -10,6 +10,7 @@ from typing import Optional, Union
 from clusterfutures.context import current_task
 from clusterfutures.writing.locks import Lock
 from clusterfutures.writing.names import file_name
+from clusterfutures.writing.writer import look_for
 
 
 @contextmanager
@@ -44,7 +45,8 @@ def once(
         yield False
         return
     with Lock(path).hold(timeout) as hold:
-        # Listed, as the name may have been looked up here before it was there.
+        # Listed, as the name may have been looked up here before it was there; a list may be old, too.
+        look_for(done)
         if "done" in os.listdir(path):
             yield False
             return

@@ -11,6 +11,7 @@ Beside the target is a directory of shards::
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -42,12 +43,15 @@ def fold_shard(target: Any, path: str) -> None:
 
     HDF5: groups are united, anything else replaces what has its name.  Text: the shard's lines come after
     those of the target; where both are CSV and begin with the same line, the header, it comes once.
+    TypeError for any other target.
     """
     if hasattr(target, "visititems"):
         with type(target)(path, "r", locking=False) as shard:
             _unite(shard, target)
-    else:
+    elif isinstance(target, io.IOBase):
         _append_lines(target, path)
+    else:
+        raise TypeError(f"say fold=: shards of {type(target).__name__} are neither HDF5 nor text")
 
 
 class ShardedWriter(Writer):
@@ -95,7 +99,7 @@ class ShardedWriter(Writer):
         Raises LockTimeout, what `open` and `fold` raise, and OSError where data cannot be written.
         """
         folder = _folder(self.path)
-        if not os.path.isdir(folder):
+        if not _is_listed(folder):
             return Merged(0, [])
         with self._locked() as (path, hold):
             _recover(folder)
@@ -142,6 +146,15 @@ class ShardedWriter(Writer):
 
 def _folder(path: str) -> str:
     return os.path.realpath(path) + ".shards"
+
+
+def _is_listed(path: str) -> bool:
+    """Whether it is there, without looking it up: an NFS would remember of the name that it was not."""
+    folder, name = os.path.split(path)
+    try:
+        return name in os.listdir(folder)
+    except FileNotFoundError:
+        return False
 
 
 def _extension(path: str) -> str:

@@ -1,0 +1,36 @@
+"""The core of the contract suite, where the caches never expire: nothing may wait for that."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract import test_crash, test_futures, test_initializer, test_map, test_pickling, test_submit
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+
+test_lambda_and_closure = test_submit.test_lambda_and_closure
+test_large_argument_and_result = test_submit.test_large_argument_and_result
+test_many_more_tasks_than_workers = test_submit.test_many_more_tasks_than_workers
+test_max_tasks_per_child = test_submit.test_max_tasks_per_child_gives_fresh_processes
+
+test_same_as_the_builtin = test_map.test_same_as_the_builtin
+test_exception_at_its_item = test_map.test_exception_at_its_item
+test_exception_cancels_the_rest = test_map.test_exception_cancels_the_rest
+test_abandoned_early_cancels_the_rest = test_map.test_abandoned_early_cancels_the_rest
+
+test_states_of_a_task_that_runs = test_futures.test_states_of_a_task_that_runs
+test_running_is_not_cancelled = test_futures.test_running_is_not_cancelled
+test_pending_is_cancelled = test_futures.test_pending_is_cancelled
+test_all_that_wait_can_be_cancelled = test_futures.test_all_that_wait_can_be_cancelled
+test_exception_is_raised_and_returned = test_futures.test_exception_is_raised_and_returned
+test_as_completed_gives_each_once = test_futures.test_as_completed_gives_each_once
+test_result_arrives_while_others_run = test_futures.test_result_arrives_while_others_run
+
+test_during_the_call = test_crash.test_during_the_call
+test_tasks_queued_behind_it = test_crash.test_tasks_queued_behind_it
+test_every_worker_killed_while_idle = test_crash.test_every_worker_killed_while_idle
+test_in_a_map = test_crash.test_in_a_map
+
+test_runs_once_in_each_worker = test_initializer.test_runs_once_in_each_worker
+test_that_raises = test_initializer.test_that_raises
+test_result_that_cannot_be_pickled = test_pickling.test_result_that_cannot_be_pickled
