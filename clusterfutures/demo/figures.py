@@ -1,4 +1,4 @@
-"""The figures of a run, as PNG files, drawn from what is in its HDF5 file."""
+"""The figures of a run, as PNG files, drawn from what is in its ASDF file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from clusterfutures.demo.misfit import Measurement
+from clusterfutures.demo.misfit import Measurement, path_of
 from clusterfutures.demo.records import catalog, inventory, name_of
 from clusterfutures.pipeline import Code, events_of, stations_of
 
@@ -35,31 +35,33 @@ class Picture(NamedTuple):
 def draw(found: Found, computed: Sequence[Code], file: Path, folder: Path) -> list[Picture]:
     """Draw all figures into the folder.
 
-    `found` has all measurements, `computed` the pairs of this run, and `file` is the HDF5 file.
+    `found` has all measurements, `computed` the pairs of this run, and `file` is the ASDF file.
     """
     pictures = [rays(found, folder), matrix(found, folder)]
     if computed:
         pictures.append(timing({code: found[code] for code in computed}, folder))
     with h5py.File(file, "r") as h5:
-        pictures += [fit(code, h5[f"{code.event}/{code.station}"], folder) for code in found]
+        pictures += [fit(code, h5, folder) for code in found]
     return pictures
 
 
-def fit(code: Code, group: Any, folder: Path) -> Picture:
+def fit(code: Code, h5: h5py.File, folder: Path) -> Picture:
     """Both seismograms of a pair with the window, and below them the adjoint sources."""
-    about = group.attrs
-    times = about["start"] + about["interval"] * np.arange(len(group["observed"]))
+    group = h5[f"AuxiliaryData/{path_of(code)}"]
+    window, about = group["window"][:], group["window"].attrs
+    times = about["start"] + about["interval"] * np.arange(len(window))
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    above.fill_between(times, group["window"], color=WINDOW, lw=0, transform=above.get_xaxis_transform())
-    above.plot(times, 1e6 * group["observed"][:], color=OBSERVED, lw=1.2, label="recorded")
-    above.plot(times, 1e6 * group["synthetic"][:], color=SYNTHETIC, lw=1.0, label="synthetic")
+    above.fill_between(times, window, color=WINDOW, lw=0, transform=above.get_xaxis_transform())
+    above.plot(times, 1e6 * h5[about["observed"]][:], color=OBSERVED, lw=1.2, label="recorded")
+    above.plot(times, 1e6 * h5[about["synthetic"]][:], color=SYNTHETIC, lw=1.0, label="synthetic")
     for phase in "ps":
         above.axvline(about[phase], color="0.5", ls=":", lw=1)
         above.annotate(
             phase.upper(), (about[phase], 1), (3, -3), xycoords=above.get_xaxis_transform(),
             textcoords="offset points", va="top", color="0.4",
         )  # fmt: skip
+    above.margins(y=0.2)  # room for the names
     above.set_ylabel("velocity in µm/s")
     above.legend(loc="upper right", frameon=False)
     for name, label in (("adjoint_traveltime", "travel time"), ("adjoint_waveform", "waveform")):
@@ -68,7 +70,7 @@ def fit(code: Code, group: Any, folder: Path) -> Picture:
     below.set_ylabel("adjoint source,\nscaled to 1")
     below.set_xlabel("seconds after the origin time")
     below.legend(loc="upper right", frameon=False)
-    inside = times[group["window"][:] > 0]
+    inside = times[window > 0]
     below.set_xlim(inside[0] - 0.7, inside[-1] + 0.7)
     delay, known = 1e3 * about["delay"], 1e3 * about["known"]
     title = f"{code.event}, {code.station}: delay {delay:.1f} ms (known: {known:.1f} ms)"
@@ -118,7 +120,7 @@ def rays(found: Found, folder: Path) -> Picture:
             away = 9 if place.latitude > origin.latitude else -16
             axes.annotate(place.code, where, (0, away), textcoords="offset points", ha="center", fontsize=9)
         axes.plot(origin.longitude, origin.latitude, "*", color="gold", mec="black", ms=15, zorder=3)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(f"{name}, {origin.depth / 1000:.1f} km deep", fontsize=10)
         _as_map(axes, origin.latitude)
     panels[0].set_ylabel("latitude")
     _scale(panels[0], origin.latitude)

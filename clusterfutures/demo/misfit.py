@@ -1,7 +1,7 @@
 """The main job: how well do synthetic seismograms fit the recorded ones, at every station, for every event?
 
 One task of the pipeline is one pair.  It prepares both seismograms, measures the delay between them and two
-misfits in a window around P and S, and writes all of it to the one HDF5 file of the run.  To compute with
+misfits in a window around P and S, and writes all of it to the one ASDF file of the run.  To compute with
 your own data, replace what comes from `records` and `synthetics`; everything else stays.
 """
 
@@ -17,9 +17,9 @@ import h5py
 from obspy import Inventory, Trace
 
 from clusterfutures import SerialWriter, current_task
-from clusterfutures.demo import measure
+from clusterfutures.demo import asdf, measure
 from clusterfutures.demo.measure import Floats
-from clusterfutures.demo.records import EventRecords, event_records
+from clusterfutures.demo.records import EventRecords, catalog, event_records, id_of
 from clusterfutures.demo.synthetics import known_delay, synthetic_of
 from clusterfutures.pipeline import Code, Pipeline
 
@@ -51,7 +51,7 @@ class Measurement(NamedTuple):
 
 
 def misfit(code: Code, records: EventRecords, file: str) -> Measurement:
-    """One pair: measure it, and write it to the HDF5 file that all tasks share."""
+    """One pair: measure it, and write it to the ASDF file that all tasks share."""
     began = time.time()
     recorded = ground_velocity(records.trace(code.station), records.inventory)
     observed = band_passed(recorded)
@@ -64,8 +64,6 @@ def misfit(code: Code, records: EventRecords, file: str) -> Measurement:
     LOGGER.info("the record comes %.1f ms after the synthetic; correlation %.3f", 1e3 * delay, correlation)
 
     arrays = {
-        "observed": observed.data,
-        "synthetic": synthetic.data,
         "window": window,
         "adjoint_traveltime": measure.traveltime_adjoint(delay, s, window, interval),
         "adjoint_waveform": measure.waveform_adjoint(d, s, window),
@@ -80,19 +78,36 @@ def misfit(code: Code, records: EventRecords, file: str) -> Measurement:
         took=time.time() - began,
         worker=worker_name(),
     )
-    write(file, code, arrays, {**found._asdict(), **times_of(observed, code.station, records)})
+    about = {**found._asdict(), **times_of(observed, code.station, records)}
+    station = records.inventory.select(station=observed.stats.station)
+    with SerialWriter(file, open=h5py.File, mode="a", atomic=True) as h5:
+        write(h5, code, station, {"observed": observed, "synthetic": synthetic}, arrays, about)
     return found
 
 
-def write(file: str, code: Code, arrays: Mapping[str, Floats], attributes: Mapping[str, object]) -> None:
-    """Put a pair into the file, as the group EVENT/STATION; one task at a time, wherever they run."""
-    with SerialWriter(file, open=h5py.File, mode="a", atomic=True) as h5:
-        group = f"{code.event}/{code.station}"
-        if group in h5:  # of an attempt that was killed between this and keeping its result
-            del h5[group]
-        for name, array in arrays.items():
-            h5[f"{group}/{name}"] = array
-        h5[group].attrs.update(attributes)
+def write(
+    h5: h5py.File,
+    code: Code,
+    station: Inventory,
+    traces: Mapping[str, Trace],
+    arrays: Mapping[str, Floats],
+    about: Mapping[str, object],
+) -> None:
+    """Put a pair into the file; the caller sees to it that one task does so at a time.
+
+    Each array is told what there is to say of the pair (`about`), and where its seismograms are.
+    """
+    if not asdf.is_begun(h5):
+        asdf.begin(h5, catalog())
+    asdf.put_station(h5, station)
+    paths = {tag: asdf.put_trace(h5, trace, tag, id_of(code.event)) for tag, trace in traces.items()}
+    for name, array in arrays.items():
+        asdf.put_data(h5, f"{path_of(code)}/{name}", array, {**about, **paths})
+
+
+def path_of(code: Code) -> str:
+    """Where the file has the window and the adjoint sources of a pair, below ``AuxiliaryData``."""
+    return f"Misfits/{code.event}/{code.station}"
 
 
 def ground_velocity(trace: Trace, inventory: Inventory) -> Trace:

@@ -50,10 +50,12 @@ def write(result: Result, before: Collection[Code], output: Path) -> Path:
 def _page(result: Result, pictures: Iterable[Picture]) -> str:
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
         f"<title>clusterfutures demo</title><style>{STYLE}</style></head><body>",
         "<h1>Misfits by event and station</h1>",
         *(f"<p>{escape(line)}</p>" for line in result.summary().splitlines()),
         _table(result),
+        f'<p>What the figures show is in <a href="{FILE}">{FILE}</a>, an ASDF file, which is HDF5.</p>',
         *map(_figure, pictures),
         "<h2>What is real, and what is not</h2>",
         *_paragraphs(records.__doc__),

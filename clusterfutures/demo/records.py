@@ -84,6 +84,11 @@ def name_of(event: Event) -> str:
     return str(event.resource_id.id).rpartition("/")[2]
 
 
+def id_of(name: str) -> str:
+    """The identifier of the event with this short name."""
+    return f"smi:local/demo/{name}"
+
+
 def catalog() -> Catalog:
     """The three events, with the picks of the stations that recorded them."""
     located = _located()
@@ -114,8 +119,7 @@ def _alike(located: Event, name: str, time: UTCDateTime, stations: tuple[str, ..
         if pick.waveform_id.station_code in stations
     ]
     origin = Origin(time=time, latitude=there.latitude, longitude=there.longitude, depth=there.depth)
-    resource_id = ResourceIdentifier(f"smi:local/demo/{name}")
-    return Event(resource_id=resource_id, origins=[origin], picks=picks)
+    return Event(resource_id=ResourceIdentifier(id_of(name)), origins=[origin], picks=picks)
 
 
 def _arrivals(event: Event) -> dict[str, Arrivals]:

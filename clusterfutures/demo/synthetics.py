@@ -3,9 +3,9 @@
 They are what a solver would have computed in a model that is 4 % too slow to the east and 4 % too fast to the
 west: each is the recorded ground motion itself, but
 
-- moved in time by `ERROR` times the travel time of P, times the sine of the azimuth;
-- scaled by what is in `SCALES`, as if the magnitude were wrong;
-- with white noise of `NOISE` times its largest amplitude, whose seed is the name of the pair.
+- moved in time by 4 % of the travel time of P, times the sine of the azimuth (`ERROR`);
+- scaled by 0.8, 1 or 1.25, one of these for each event, as if its magnitude were wrong (`SCALES`);
+- with white noise of 2 % of its largest amplitude (`NOISE`), whose seed is the name of the pair.
 """
 
 from __future__ import annotations

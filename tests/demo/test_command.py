@@ -38,9 +38,11 @@ def test_two_events_on_this_machine(demo: Callable[..., Ran]) -> None:
         assert (ran.output / name).read_bytes().startswith(b"\x89PNG")
     h5py = needed("h5py")
     with h5py.File(ran.output / "misfits.h5", "r") as h5:
-        pair = h5["UH-162431/BW.UH4"]
-        assert pair.attrs["delay"] == pytest.approx(pair.attrs["known"], abs=0.001)
-        assert len(pair["adjoint_traveltime"]) == len(pair["observed"]) == len(pair["window"])
+        pair = h5["AuxiliaryData/Misfits/UH-162431/BW.UH4"]
+        about = pair["adjoint_traveltime"].attrs
+        assert about["delay"] == pytest.approx(about["known"], abs=0.001)
+        lengths = {len(h5[about[tag]]) for tag in ("observed", "synthetic")}
+        assert lengths == {len(array) for array in pair.values()}
 
     again = demo("--events", "2", "--resume")
     assert again.code == 0, again

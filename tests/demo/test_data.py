@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,30 @@ def test_a_known_delay_is_recovered(records: Any, tmp_path: Path) -> None:
     assert found[1].known < 0 and found[3].known > 0.05, "a little to the east, and far to the west"
 
 
+def test_the_file_is_what_asdf_says(records: Any, tmp_path: Path) -> None:
+    from clusterfutures.demo.misfit import misfit
+    from clusterfutures.pipeline import Code
+
+    h5py, obspy = needed("h5py"), needed("obspy")
+    path = tmp_path / "misfits.h5"
+    misfit(Code(EVENTS[0], "BW.UH2"), records, str(path))
+    with h5py.File(path, "r") as h5:
+        assert dict(h5.attrs) == {"file_format": b"ASDF", "file_format_version": b"1.0.3"}
+        assert set(h5) == {"Waveforms", "QuakeML", "AuxiliaryData", "Provenance"}
+        read = {
+            "QUAKEML": obspy.read_events(io.BytesIO(h5["QuakeML"][:].tobytes())),
+            "STATIONXML": obspy.read_inventory(io.BytesIO(h5["Waveforms/BW.UH2/StationXML"][:].tobytes())),
+        }
+        name = "BW.UH2..SHZ__2010-05-27T16:24:27__2010-05-27T16:24:41__observed"
+        trace = h5[f"Waveforms/BW.UH2/{name}"]
+        assert obspy.UTCDateTime(ns=int(trace.attrs["starttime"])) == records.trace("BW.UH2").stats.starttime
+        assert trace.attrs["sampling_rate"] == 50
+        assert trace.attrs["event_id"].decode() == read["QUAKEML"][0].resource_id.id
+    assert len(read["QUAKEML"]) == 3
+    response = read["STATIONXML"][0][0][0].response
+    assert response == records.inventory.select(station="UH2")[0][0][0].response
+
+
 def test_a_pair_is_written_anew(records: Any, tmp_path: Path) -> None:
     from clusterfutures.demo.misfit import misfit
     from clusterfutures.pipeline import Code
@@ -113,4 +138,6 @@ def test_a_pair_is_written_anew(records: Any, tmp_path: Path) -> None:
     for _ in range(2):
         misfit(Code(EVENTS[0], "BW.UH1"), records, str(tmp_path / "misfits.h5"))
     with h5py.File(tmp_path / "misfits.h5", "r") as h5:
-        assert list(h5) == [EVENTS[0]] and list(h5[EVENTS[0]]) == ["BW.UH1"]
+        assert list(h5["AuxiliaryData/Misfits"]) == [EVENTS[0]]
+        assert list(h5[f"AuxiliaryData/Misfits/{EVENTS[0]}"]) == ["BW.UH1"]
+        assert len(h5["Waveforms/BW.UH1"]) == 3, "the StationXML, and two seismograms"
