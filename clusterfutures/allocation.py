@@ -444,9 +444,10 @@ class Allocation:
             self._events.ending(element, outlook)
 
     def is_ending(self, supervisor: WorkerRef) -> bool:
-        """Whether the end of a job has begun, and the scheduler will say later how it ended."""
+        """Whether the scheduler will tell later how a job has ended: it answers, and has not seen the end."""
         element = self.elements.get(supervisor)
-        return element is not None and element.status.state is JobState.ENDING
+        shown = (JobState.RUNNING, JobState.ENDING)  # some nodes notice an end ten seconds later
+        return self._answers and element is not None and element.status.state in shown
 
     def _note_end(self, element: Element, ends: float) -> None:
         if ends != element.ends and not abs(ends - element.ends) <= DRIFT:

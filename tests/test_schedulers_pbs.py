@@ -968,6 +968,17 @@ class TestStates:
         found = OPENPBS.status({"job_state": "X", "exit_status": "3", "comment": comment})
         assert (found.state, found.exit_code) == (state, None)
 
+    def test_what_torque_holds_for_good(self) -> None:
+        """What it removes when a dependency fails, it does not remove when that is submitted again."""
+        torque, waits = Torque(), {"job_state": "H", "depend": "afterok:12.srv"}
+        assert torque.status(waits).hopeless == ""
+        removed = torque.status({"job_state": "C", "depend": "afterok:12.srv", "exit_status": "271"})
+        assert (removed.state, removed.hopeless) == (JobState.CANCELLED, "")
+        assert torque.status(waits).hopeless.startswith("it waits for afterok:12.srv, which has failed")
+        assert torque.status({"job_state": "H", "depend": "afterok:13.srv"}).hopeless == ""
+        torque.status({"job_state": "C", "exit_status": "271"})
+        assert torque.status({"job_state": "H"}).hopeless == ""
+
     def test_one_that_is_deleted_while_it_runs(self) -> None:
         """The server says so at once, and that it has ended when its node has noticed."""
         found = told(OPENPBS, job_state="R", comment="Job run at ... and terminated by ada@login")

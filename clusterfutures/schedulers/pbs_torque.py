@@ -15,6 +15,7 @@ from clusterfutures.schedulers.pbs_status import (
     Ending,
     Meanings,
     Record,
+    node,
     read_xml,
     status,
 )
@@ -76,6 +77,9 @@ class Torque(Dialect):
     advice = pbs.ADVICE
     names = "[!-~]{1,200}", "up to 200 printable characters and no blanks"
 
+    def __init__(self) -> None:
+        self._failed: set[str] = set()  # dependencies for which jobs were removed
+
     def resource_list(self, resources: Mapping[str, Any]) -> list[str]:
         """Nodes, and whatever its resource manager passes on to a scheduler such as Maui or Moab."""
         items = []
@@ -118,8 +122,17 @@ class Torque(Dialect):
         return self._read(client, "-t", "-x", *bases)
 
     def status(self, record: Record) -> JobStatus:
-        """By TORQUE's letters and codes."""
-        return status(record, MEANINGS)
+        """By TORQUE's letters and codes.
+
+        A job whose dependency fails is removed; one that is submitted later with the same is held for ever.
+        """
+        found, depend = status(record, MEANINGS), record.get("depend", "")
+        removed = found.state is JobState.CANCELLED and node(record) is None and "exit_status" in record
+        if depend and removed:
+            self._failed.add(depend)
+        elif depend in self._failed and found.state is JobState.PENDING:
+            return found._replace(hopeless=f"it waits for {depend}, which has failed; TORQUE holds it")
+        return found
 
     def marked(self, client: Client, marks: Mapping[str, str]) -> dict[str, str]:
         """Looked for among all jobs of the server."""

@@ -72,9 +72,12 @@ class Door:
             self.query("qdel", job_id)
 
     def unfinished(self) -> set[str]:
-        """The ids of this user's jobs (arrays as a whole) that have not ended."""
+        """The ids of this user's jobs that have not ended; arrays as a whole, except for TORQUE's.
+
+        To TORQUE, an array may be complete while elements of it are held.
+        """
         user = pwd.getpwuid(os.geteuid()).pw_name
-        done = self.run("qstat", "-f")
+        done = self.run("qstat", "-f", *(["-t"] if self.name == "torque" else []))
         assert done.returncode in (0, NOTHING_FOUND), f"qstat -f: exit {done.returncode}: {done.stderr}"
         return {
             block.split(None, 1)[0]
