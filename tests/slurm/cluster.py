@@ -239,9 +239,9 @@ class Cluster:
         """End slurmctld in good order: it saves its state."""
         self._daemons.stop("slurmctld", signal.SIGTERM)
 
-    def start_controller(self) -> None:
-        """Start slurmctld and wait until it answers."""
-        self._daemons.start("slurmctld", "slurmctld", "-D")
+    def start_controller(self, *options: str) -> None:
+        """Start slurmctld and wait until it answers; with the option ``-c`` it knows of no earlier job."""
+        self._daemons.start("slurmctld", "slurmctld", "-D", *options)
         self._daemons.wait(lambda: self.run("sinfo").returncode == 0)
 
     def stop_accounting(self) -> None:
@@ -327,13 +327,15 @@ class Cluster:
         """The shell command that makes a database and serves it to its owner, on a socket alone."""
         both = ["--no-defaults", f"--user={self._user}", f"--datadir={self.directory}/db"]
         login = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self._user}"]
+        # Databases side by side: in one directory they take each other's temporary tables away, and they may
+        # use up what the kernel has for asynchronous input and output.
+        both += [f"--tmpdir={self.directory}/db.tmp", "--innodb-use-native-aio=0"]
+        # No care for the data: nobody wants them after a crash.
+        both += ["--innodb-flush-method=nosync"]
         create = ["mariadb-install-db", *both, *login, "--skip-name-resolve", "--skip-test-db"]
         files = [f"--socket={self.directory}/db.sock", f"--pid-file={self.directory}/db.pid"]
-        # no care for the data: nobody wants them after a crash
-        serve = ["mariadbd", *both, *files, "--skip-networking", "--innodb-flush-method=nosync"]
-        # Several databases side by side may use up what the kernel has for asynchronous input and output.
-        serve += ["--innodb-use-native-aio=0"]
-        return f"{shlex.join(create)} && exec {shlex.join(serve)}"
+        serve = ["mariadbd", *both, *files, "--skip-networking"]
+        return f"mkdir {self.directory}/db.tmp && {shlex.join(create)} >&2 && exec {shlex.join(serve)}"
 
 
 def free_ports(count: int) -> list[int]:
