@@ -721,7 +721,7 @@ class Dispatcher:
             return False
         again = run.part(0, 1, run.attempt + 1)
         again.free += free
-        again.earlier += (f"attempt {run.attempt}: {_first_line(error)}",)
+        again.earlier += (f"attempt {run.attempt}: {_in_a_line(error)}",)
         changes = retries.changes(error, asked)
         timeout = changes.pop("timeout", policy.timeout)
         kind = self._kinds.find(changes, policy.kind) if changes else policy.kind
@@ -1017,10 +1017,13 @@ def _parent(futures: Sequence[Future[Any]], number: int) -> Future[Any]:
     return foreign
 
 
-def _first_line(error: BaseException) -> str:
+def _in_a_line(error: BaseException) -> str:
+    """What ended an attempt, and where its log is if it had one of its own."""
     text = str(error)
     text = text.splitlines()[0] if text else ""
-    return text if isinstance(error, WorkerLost) else f"{type(error).__name__}: {text}"
+    if not isinstance(error, WorkerLost):
+        return f"{type(error).__name__}: {text}"
+    return text if error.log_path is None or error.log_path in text else f"{text} (log: {error.log_path})"
 
 
 def _told(earlier: Sequence[str]) -> str:

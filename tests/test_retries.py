@@ -289,6 +289,9 @@ class TestLostWorkers:
         assert isinstance(error, WorkerLost)
         assert len(error.earlier) == 2
         assert all(f"attempt {n}: lost worker" in line for n, line in enumerate(error.earlier))
+        logs = [line.rpartition("(log: ")[2].rstrip(")") for line in error.earlier]
+        assert len({*logs, error.log_path}) == 3, "each attempt has its own"
+        assert all(Path(log).is_file() for log in logs)
         assert str(error).endswith("\n".join(f"  {line}" for line in error.earlier))
 
     def test_the_first_tells_of_none(self, pool: LocalExecutor, log: str) -> None:
