@@ -380,6 +380,7 @@ class Allocation:
             return
         if not self._answers:
             log.info("the scheduler answers again")
+            self._desk.hurry()
         self._answers = True
         self._starts.clear()
         changed = False

@@ -84,6 +84,11 @@ class Submissions:
         if self._current is not None and not self.wait:
             self._hand_in(self._current)
 
+    def hurry(self) -> None:
+        """The scheduler answers again: what got no answer need not wait for long any more."""
+        if self._current is not None:
+            self._next = min(self._next, time.monotonic() + GROWTH_INTERVAL)
+
     def hold(self, reason: Exception) -> None:
         """Hand nothing in for a while: what was accepted last came to nothing."""
         self._wait_longer(reason)

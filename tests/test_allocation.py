@@ -540,6 +540,25 @@ def test_an_unreachable_scheduler_is_given_the_same_again(world: World) -> None:
     assert not world.broken
 
 
+def test_one_that_answers_again_is_asked_soon(world: World) -> None:
+    """However long it was silent: a job that nobody knows of may be running."""
+    world.turn(1)
+    world.answer(RUNNING)
+    world.scheduler.refusals.extend([DOWN] * 5)
+    world.scheduler.down = DOWN
+    for pause in (GROWTH_INTERVAL, *(PATIENCE[0] * 2**n for n in range(4))):
+        world.turn(2, pause)
+    assert len(world.scheduler.requests) == 6
+    world.answer(RUNNING)  # there is none
+    world.turn(2, GROWTH_INTERVAL)
+    assert len(world.scheduler.requests) == 6
+    world.scheduler.down = None
+    world.answer(RUNNING)
+    world.turn(2, GROWTH_INTERVAL)
+    assert len(world.scheduler.requests) == 7
+    assert world.capacity == 2
+
+
 def test_what_is_wanted_meanwhile_comes_after_what_may_be_there(world: World) -> None:
     first, _ = PATIENCE
     world.scheduler.refusals.append(DOWN)
