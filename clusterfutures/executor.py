@@ -244,7 +244,7 @@ class Submitter(Executor):
         >>> from clusterfutures import LocalExecutor
         >>> with LocalExecutor(1) as ex:
         ...     sorted(os.listdir(ex.run_dir))
-        ['jobs', 'key', 'run.json']
+        ['jobs', 'key', 'lease.1', 'run.json']
         """
         return self._session.run_dir
 
