@@ -745,6 +745,14 @@ class TestLostAnswers:
         assert len(fake.called("qsub")) == 1
         assert fake.called("qstat") == [["-f"]]
 
+    def test_what_was_accepted_and_not_told_is_found_at_once(self, tmp_path: Path) -> None:
+        listed = captured.OPENPBS_LIVE.replace("79.head", "12[].head").replace(
+            "Submit_arguments = -N long -l", "Submit_arguments = -N long -C cf-run-7-0 -l"
+        )
+        fake = FakePbs(qsub="good day\n", qstat=listed)
+        scheduler = PbsScheduler(fake, dialect="openpbs")
+        assert scheduler.submit(request(tmp_path, 2)) == ["12[0].head", "12[1].head"]
+
     def test_in_torque(self, tmp_path: Path) -> None:
         listed = captured.TORQUE_LIVE.replace("57.head", "12[].head").replace(
             "-N one fail3.sh", "-N one -C cf-run-7-0 -t 0-1 /run/job.sh"

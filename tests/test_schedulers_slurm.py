@@ -463,6 +463,18 @@ class TestLostAnswers:
         assert scheduler.submit(request(tmp_path, 3)) == ["12_0", "12_1", "12_2"]
         assert len(fake.called("sbatch")) == 1
 
+    def test_what_was_accepted_and_not_told_is_found_at_once(self, tmp_path: Path) -> None:
+        fake = FakeSlurm(sbatch="good day\n", squeue=f"12_[0-1]|{tmp_path}/job.sh\n")
+        assert SlurmScheduler(fake).submit(request(tmp_path, 2)) == ["12_0", "12_1"]
+
+    def test_nor_told_by_anybody(self, tmp_path: Path) -> None:
+        fake = FakeSlurm(sbatch="good day\n", squeue=[DOWN, f"12|{tmp_path}/job.sh\n"])
+        scheduler = SlurmScheduler(fake)
+        with pytest.raises(SchedulerUnavailable):
+            scheduler.submit(request(tmp_path))
+        assert scheduler.submit(request(tmp_path)) == ["12"]
+        assert len(fake.called("sbatch")) == 1
+
     def test_what_was_not_is_submitted_again(self, tmp_path: Path) -> None:
         fake = FakeSlurm(sbatch=[DOWN, "13\n"], squeue="12|(null)\n")
         scheduler = SlurmScheduler(fake)

@@ -424,6 +424,9 @@ class PbsScheduler(Scheduler):
         try:
             return submission.ids(answer)
         except ValueError as error:
+            there = self._submitted_before([submission])  # it may have done its work all the same
+            if submission.mark in there:
+                return there[submission.mark]
             text = f"qsub printed {done.stdout!r} in place of a job's id"
             raise SubmissionError(text, submission.argv, done.code, done.stderr) from error
 

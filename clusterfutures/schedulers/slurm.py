@@ -296,7 +296,7 @@ class SlurmScheduler(Scheduler):
         try:
             there = self._submitted_before(request, wanted) if request.script in self._doubtful else {}
             for submission in wanted:
-                ids += there.get(submission.path) or self._submit(submission)
+                ids += there.get(submission.path) or self._submit(request, submission)
         except SubmissionError:
             self._withdraw(ids)
             raise
@@ -379,13 +379,16 @@ class SlurmScheduler(Scheduler):
             request = request._replace(resources={"cluster": self._cluster, **request.resources})
         return submissions(request, self._arrays)
 
-    def _submit(self, submission: Submission) -> list[str]:
+    def _submit(self, request: JobRequest, submission: Submission) -> list[str]:
         _write(submission)
         done = self._sbatch(submission.argv)
         answer = done.stdout.strip().rpartition("\n")[2]  # a site's own remarks come first
         try:
             return submission.ids(answer)
         except ValueError as error:
+            there = self._submitted_before(request, [submission])  # it may have done its work all the same
+            if submission.path in there:
+                return there[submission.path]
             text = f"sbatch printed {done.stdout!r} in place of a job's id"
             raise SubmissionError(text, submission.argv, done.code, done.stderr) from error
 

@@ -42,7 +42,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 class Liar:
     """Commands before Slurm's own, which do what `say` tells: "rubbish", "fail", "hang", or the "truth".
 
-    At the end of the ``with`` block all tell the truth: the ends of executors need it.
+    One that is to "mumble" does its work, and does not tell.  At the end of the ``with`` block all tell the
+    truth: the ends of executors need it.
     """
 
     SCRIPT = """\
@@ -53,6 +54,7 @@ case $way in
     rubbish) echo '\\001|99|?? slurm_load_jobs'; exit 0 ;;
     fail) echo 'error: Unspecified error' >&2; exit 1 ;;
     hang) exec sleep 1000 ;;
+    mumble) {real} "$@" >/dev/null; echo rubbish; exit 0 ;;
 esac
 exec {real} "$@"
 """
@@ -90,13 +92,19 @@ exec {real} "$@"
         return self._folder / f"{program}.log"
 
 
-def test_commands_that_lie(make: Make, here: Path, gate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rubbish, failures and silence change nothing: what runs is awaited, and results come without Slurm."""
+@pytest.fixture
+def liar(here: Path, monkeypatch: pytest.MonkeyPatch) -> Liar:
+    """First on PATH; and nobody waits for it for longer than two seconds."""
     (here / "bin").mkdir()
-    liar = Liar(here / "bin", "squeue", "sacct")
+    found = Liar(here / "bin", "squeue", "sacct", "sbatch")
     monkeypatch.setenv("PATH", f"{here / 'bin'}:{os.environ['PATH']}")
     defaults = {"stdin": "", "timeout": 2.0, "environment": None}  # of timeout, a minute
     monkeypatch.setattr(command.run, "__kwdefaults__", defaults)
+    return found
+
+
+def test_commands_that_lie(make: Make, here: Path, gate: Path, liar: Liar) -> None:
+    """Rubbish, failures and silence change nothing: what runs is awaited, and results come without Slurm."""
     executors, futures = [make(mode, 1) for mode in (POOL, JOBS)], []
     for number, executor in enumerate(executors):
         log = str(here / f"notes{number}")
@@ -113,6 +121,23 @@ def test_commands_that_lie(make: Make, here: Path, gate: Path, monkeypatch: pyte
     for number, executor in enumerate(executors):
         goes_on(executor)
         assert work.notes(str(here / f"notes{number}")) == [str(number)], "once"
+
+
+def test_a_submission_of_which_nobody_tells(make: Make, here: Path, liar: Liar) -> None:
+    """sbatch does its work and talks rubbish while all else is silent: the job is found, and runs once."""
+    executors = [make(mode, 1) for mode in (POOL, JOBS)]
+    logs = [str(here / f"notes{number}") for number in range(len(executors))]
+    with liar:
+        liar.say("sbatch", "mumble")
+        for program in ("squeue", "sacct"):
+            liar.say(program, "hang")
+        futures = [executor.submit(work.note_and_sleep, log, 7, 0) for executor, log in zip(executors, logs)]
+        wait_until(lambda: liar.told("sbatch", "mumble") == len(executors), LIMIT, "both submitted")
+        wait_until(lambda: liar.told("squeue", "hang") >= len(executors), LIMIT, "both looked for")
+    assert [future.result(LIMIT) for future in futures] == [7, 7]
+    assert [work.notes(log) for log in logs] == [["7"], ["7"]]
+    for executor in executors:
+        goes_on(executor)
 
 
 @pytest.fixture
