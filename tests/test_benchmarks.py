@@ -12,6 +12,8 @@ from benchmarks import run, tasks, trace
 from benchmarks.peers import PEERS, ProcessPool
 from benchmarks.scenarios import Job, greedy_schedule, mixed_durations, processes_of
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS, FORK = "LocalExecutor", "ProcessPoolExecutor, fork"
 NAMES = "submit,submit-lambda,map,round-trip,map-buffered,mix-map"

@@ -395,6 +395,7 @@ def drive(tmp_path: Path, bell: bool) -> Iterator[Callable[..., Driver]]:
         driver.process.stdout.close()
 
 
+@pytest.mark.long
 class TestDriverLost:
     """Workers notice that nobody is there any more."""
 

@@ -298,6 +298,7 @@ ex.flush()
             assert third.futures[6].result(LIMIT) == 2, "what was cut short was overwritten"
 
 
+@pytest.mark.long
 class TestOfJobs:
     """With a scheduler whose jobs are not children of the program; files as they are on a cluster."""
 
