@@ -55,6 +55,27 @@ def run(tmp_path: Path) -> Callable[..., ScriptResult]:
     return run_in_tmp_path
 
 
+@pytest.fixture(scope="module", params=BELL_AND_POLLING)
+def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
+    yield request.param
+    check_no_process_left()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    """A file for `local_work.note`, and for whatever else notes that it runs."""
+    return str(tmp_path / "notes")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that lets tasks go on once it exists; at the end of the test it does."""
+    path = tmp_path / "open"
+    yield path
+    path.touch()
+
+
 @pytest.fixture
 def no_process_left() -> Iterator[None]:
     """Fail the test that uses it if a process that it started is still there after it."""

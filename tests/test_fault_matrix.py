@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -28,32 +28,10 @@ from clusterfutures.spool import RunDirectory
 from clusterfutures.wire import Identity
 from tests import fault_work
 from tests import local_work as work
-from tests.conftest import BELL_AND_POLLING
 from tests.drivers import killed
 from tests.support import REPOSITORY, ScriptResult, check_no_process_left, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
-
-
-@pytest.fixture(scope="module", params=BELL_AND_POLLING)
-def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
-    yield request.param
-    check_no_process_left()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> str:
-    """A file for `local_work.note`."""
-    return str(tmp_path / "notes")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 def seen(log: str, count: int) -> None:

@@ -23,31 +23,9 @@ from clusterfutures import LocalExecutor, TaskKilled, WorkerLost, payload, watch
 from clusterfutures.records import OUTCOME, OUTCOME_HEAD
 from clusterfutures.spool import RunDirectory, WorkerRef
 from tests import local_work as work
-from tests.conftest import BELL_AND_POLLING
-from tests.support import REPOSITORY, ScriptResult, check_no_process_left, wait_until
+from tests.support import REPOSITORY, ScriptResult, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
-
-
-@pytest.fixture(scope="module", params=BELL_AND_POLLING)
-def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
-    yield request.param
-    check_no_process_left()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> str:
-    """A file for `local_work.note`."""
-    return str(tmp_path / "notes")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 @pytest.fixture(scope="module")

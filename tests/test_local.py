@@ -36,18 +36,10 @@ from clusterfutures import (
     current_task,
 )
 from tests import local_work as work
-from tests.conftest import BELL_AND_POLLING
 from tests.contract.work import Rigged, boom, rigged
-from tests.support import ScriptResult, check_no_process_left, wait_until
+from tests.support import ScriptResult, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
-
-
-@pytest.fixture(scope="module", params=BELL_AND_POLLING)
-def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
-    yield request.param
-    check_no_process_left()
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +48,6 @@ def pool(bell: bool) -> Iterator[LocalExecutor]:
     with LocalExecutor(2, doorbell=bell, keep="never") as executor:
         executor.wait_for_workers(2, LIMIT)
         yield executor
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> str:
-    """A file for `local_work.note`."""
-    return str(tmp_path / "notes")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 def running(future: Future[Any], log: str, count: int = 1) -> None:

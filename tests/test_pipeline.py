@@ -98,12 +98,6 @@ def nested(place: tuple[str, bool]) -> bool:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> str:
-    """A file for what the tasks note."""
-    return str(tmp_path / "notes")
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """The pipeline's directory."""
     return tmp_path / "pipeline"

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -36,27 +35,11 @@ from clusterfutures.schedulers.local import LocalScheduler
 from clusterfutures.spool import RunDirectory
 from clusterfutures.writing.leases import read_record, write_record
 from tests import local_work as work
-from tests.conftest import BELL_AND_POLLING
 from tests.drivers import killed
 from tests.one_file_scheduler import ShellExecutor
-from tests.support import REPOSITORY, check_no_process_left, wait_until
+from tests.support import REPOSITORY, wait_until
 
 LIMIT = 40.0  # seconds; whatever takes longer hangs
-
-
-@pytest.fixture(scope="module", params=BELL_AND_POLLING)
-def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
-    yield request.param
-    check_no_process_left()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 def notes(place: Path) -> list[str]:

@@ -214,12 +214,6 @@ def pool() -> Iterator[LocalExecutor]:
         yield executor
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> str:
-    """Where a task notes its attempts."""
-    return str(tmp_path / "log")
-
-
 def fails(log: str, failures: int, kind: type[BaseException] = ConnectionError) -> int:
     """Its attempt, after so many that raise; notes when each began (monotonic clock, seconds)."""
     task = current_task()

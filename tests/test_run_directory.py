@@ -22,29 +22,13 @@ from clusterfutures import watch as watching
 from clusterfutures.logs import Frame, LogReader
 from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task, Waiting
 from tests import local_work as work
-from tests.conftest import BELL_AND_POLLING
-from tests.support import ScriptResult, check_no_process_left, wait_until
+from tests.support import ScriptResult, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
 HOUR = 3600.0
 ROOT = os.geteuid() == 0
 SMALL_DISK = 3 << 20  # bytes
 TOO_LARGE = 4 << 20
-
-
-@pytest.fixture(scope="module", params=BELL_AND_POLLING)
-def bell(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """With the doorbell and without; when a module is done with either, nothing may be left of it."""
-    yield request.param
-    check_no_process_left()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 def written(pool: LocalExecutor) -> tuple[set[int], dict[int, list[int]]]:
