@@ -359,6 +359,11 @@ class Session:
         if wait and threading.current_thread() is not self._watch.thread:
             self._watch.over.wait()
 
+    @property
+    def aborting(self) -> bool:
+        """Whether :meth:`abort` has been called while there was something to end."""
+        return self._watch is not None and self._watch.aborting
+
     def abort(self) -> None:
         """End what runs, cancel what does not; returns at once."""
         if self.foreign:
@@ -505,22 +510,27 @@ _exiting = False
 
 
 def _at_exit() -> None:
-    """Wait for submitted work, as ProcessPoolExecutor does; say so; the second Ctrl-C leaves."""
+    """Wait for submitted work, as ProcessPoolExecutor does, and say so.
+
+    Ctrl-C, here or before, ends the work; and the next one the wait for that end.
+    """
     global _exiting
     _exiting = True
     sessions = list(_sessions)
     interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
-    for session in sessions:
-        if interrupted and not hasattr(sys, "ps1"):  # the program was interrupted: so are its jobs
-            session.abort()
-        else:
-            session.close(wait=False, cancel=False)
-    try:
-        _wait_for(sessions)
-    except KeyboardInterrupt:
+    if not interrupted or hasattr(sys, "ps1"):
         for session in sessions:
-            session.abort()
-        _wait_for(sessions)
+            session.close(wait=False, cancel=False)
+        try:
+            _wait_for(sessions)
+        except KeyboardInterrupt:
+            pass
+        else:
+            return
+    waited = [session for session in sessions if not session.aborting]  # the others, Ctrl-C has ended twice
+    for session in waited:
+        session.abort()
+    _wait_for(waited)
 
 
 def _wait_for(sessions: list[Session]) -> None:
