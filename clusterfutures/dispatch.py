@@ -277,6 +277,8 @@ class Dispatcher:
             text = f"task {number} had not been written when its driver ended, or cannot be read any more"
             self._fail(self._futures, [number], RunDirectoryError(text, self.run.path))
         self._roster.append(runs.of(found.pending))
+        for run in runs.of(found.resting):
+            self._roster.rest(run, time.monotonic() + past.tasks.again[run.first][-1].pause)
         for task in found.waiting:
             self._waiting.enter(runs.fresh(task), [_parent(futures, parent) for parent in task.parents])
         return futures
@@ -391,15 +393,15 @@ class Dispatcher:
             for bundle in bundles:
                 swept += bundle.cancelled
             self.unfinished -= len(swept)
-        for bundle in bundles:
-            self._assign(bundle.member, bundle.runs)
-        for member in recalls:
-            self._recall(member)
         try:
             self.journal.cancelled(swept)
             self.journal.publish()
         except OSError as error:
-            log.warning("could not write which tasks wait or were cancelled: %s", error)
+            log.warning("could not write which tasks wait, were cancelled or are tried again: %s", error)
+        for bundle in bundles:
+            self._assign(bundle.member, bundle.runs)
+        for member in recalls:
+            self._recall(member)
 
     def _recall(self, member: Member) -> None:
         try:
@@ -727,6 +729,10 @@ class Dispatcher:
         kind = self._kinds.find(changes, policy.kind) if changes else policy.kind
         again.policy = policy._replace(timeout=timeout, kind=kind)
         pause = 0.0 if free else retries.pause(charged + 1)
+        try:
+            self.journal.again(again, pause)
+        except OSError as refusal:
+            log.warning("could not write that task %d is tried again: %s", run.first, refusal)
         with self._lock:
             if self.broken or self._dropping:
                 return False

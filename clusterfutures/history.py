@@ -18,6 +18,7 @@ from clusterfutures.journal import Fresh, Function, Policy, Run
 from clusterfutures.logs import CorruptRecord, Frame, Location, LogReader
 from clusterfutures.pace import Pace
 from clusterfutures.records import (
+    AGAIN,
     ASSIGN,
     ASSIGN_SIZE,
     CANCELLED,
@@ -39,6 +40,7 @@ from clusterfutures.records import (
     TASKS,
     WAITING,
     WANT,
+    Again,
     Assign,
     Batch,
     Ended,
@@ -82,6 +84,7 @@ class Tasks:
         self.written: dict[int, Written] = {}
         self.waiting: dict[int, Waiting] = {}
         self.cancelled: set[int] = set()
+        self.again: dict[int, list[Again]] = {}
         self.gone: dict[WorkerRef, JobStatus] = {}
 
     def give(self, body: bytes) -> None:
@@ -94,6 +97,10 @@ class Tasks:
         """The user's own name for a task, '' if it has none."""
         record = self.written.get(number) or self.waiting.get(number)
         return self.policies[record.policy].name if record is not None else ""
+
+    def tries(self, number: int) -> int:
+        """The number of the attempt that a task is to be tried again as, -1 if it never was to be."""
+        return self.again[number][-1].attempt if number in self.again else -1
 
     def read(self, log: LogReader) -> None:
         """All that is in the journal.  Raises CorruptRecord, or OSError, for what cannot be read."""
@@ -112,6 +119,9 @@ class Tasks:
             self.waiting[waiting.number] = waiting
         elif kind == CANCELLED:
             self.cancelled.update(number for (number,) in NUMBER.iter_unpack(body))
+        elif kind == AGAIN:
+            again = Again.unpack(body)
+            self.again.setdefault(again.number, []).append(again)
         elif kind == RUN:
             self.about = _unpickled(body)
         elif kind == KIND:
@@ -424,7 +434,7 @@ class Fates(NamedTuple):
     """What has become of the `tasks` that there are, by number.
 
     `kept` are those that a worker has which may live: by worker, each with the number of the attempt, as for
-    `lost` (with a worker that was at it) and `pending` ones.
+    `lost` (with a worker that was at it), `pending` ones, and those `resting` before another attempt.
     """
 
     tasks: int
@@ -433,6 +443,7 @@ class Fates(NamedTuple):
     kept: dict[WorkerRef, list[tuple[int, int]]]
     lost: list[tuple[int, int, WorkerPast]]
     pending: list[tuple[int, int]]
+    resting: list[tuple[int, int]]
     waiting: list[Waiting]
     missing: list[int]
 
@@ -450,10 +461,10 @@ def fates(past: Past) -> Fates:
     """Judge what the files tell."""
     tasks, results, held = past.tasks, _results(past), _holders(past)
     count = max((*tasks.written, *tasks.waiting, *tasks.cancelled), default=-1) + 1
-    found = Fates(count, results, [], {}, [], [], [], [])
+    found = Fates(count, results, [], {}, [], [], [], [], [])
     for number in range(count):
         holder, result = held.get(number), results.get(number)
-        if result is not None and holder is not None and holder.attempt > result.attempt:
+        if result is not None and max(_latest(holder), tasks.tries(number)) > result.attempt:
             del results[number]  # it was worth another attempt, which is under way
             result = None
         if result is None and number in tasks.cancelled:
@@ -462,14 +473,23 @@ def fates(past: Past) -> Fates:
             _judge(found, past, number, holder)
     for index, worker in enumerate(past.workers):
         if not worker.dead:
-            left = worker.account.left.items()
-            found.kept[worker.ref] = [item for item in left if held[item[0]].worker == index]
+            found.kept[worker.ref] = [
+                (number, attempt)
+                for number, attempt in worker.account.left.items()
+                if held[number].worker == index and attempt >= tasks.tries(number)  # else it was given up
+            ]
     return found
+
+
+def _latest(holder: Optional[_Holder]) -> int:
+    return holder.attempt if holder is not None else -1
 
 
 def _judge(found: Fates, past: Past, number: int, holder: Optional[_Holder]) -> None:
     """What is to become of a task that has no outcome."""
-    if holder is not None:
+    if number in past.tasks.written and past.tasks.tries(number) > _latest(holder):
+        found.resting.append((number, past.tasks.tries(number)))
+    elif holder is not None:
         if holder.at:
             found.lost.append((number, holder.attempt, past.workers[holder.worker]))
         elif not holder.alive:
@@ -550,7 +570,9 @@ class Runs:
         for number, attempt in chosen:
             written = self._tasks.written[number]
             run = runs[-1] if runs else None
-            if run and written is last and run.attempt == attempt and number == run.first + run.count:
+            # Who was tried before goes by itself.
+            alike = written is last and self._tasks.again.keys().isdisjoint((number, number - 1))
+            if run and alike and run.attempt == attempt and number == run.first + run.count:
                 run.count += 1
             else:
                 runs.append(self._run(written, number, attempt))
@@ -563,7 +585,13 @@ class Runs:
             call = ((written.style, written.function, written.body), written.policy)
         pace, policy = self.function(written.function).pace, self._tasks.policies[written.policy]
         start = written.start + number - written.first
-        return Run(written.place, start, number, 1, self._sink, policy, pace, attempt, call)
+        run = Run(written.place, start, number, 1, self._sink, policy, pace, attempt, call)
+        again = self._tasks.again.get(number, [])
+        if again:
+            run.policy, run.free = self._tasks.policies[again[-1].policy], again[-1].free
+            run.earlier = tuple(each.why for each in again)
+        run.free += max(attempt - max(self._tasks.tries(number), 0), 0)  # put back by the scheduler since
+        return run
 
     def call(self, number: int, run: RunDirectory) -> Call:
         """What a task is, read from the files.  Raises ValueError if there is no such task."""

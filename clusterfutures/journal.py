@@ -1,7 +1,8 @@
 """The journal: every function and task of a run, written before anybody acts on it.
 
 Beside them it has what another driver needs to go on (:mod:`clusterfutures.history`): how the executor was
-made, what each kind of tasks needs, how tasks are treated, which jobs have ended and how.
+made, what each kind of tasks needs, how tasks are treated, which are tried again,
+which jobs have ended and how.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from clusterfutures import payload
 from clusterfutures.logs import Location, frame
 from clusterfutures.pace import Pace
 from clusterfutures.records import (
+    AGAIN,
     ASSIGN,
     CANCELLED,
     FUNCTION,
@@ -27,6 +29,7 @@ from clusterfutures.records import (
     RUN,
     TASKS,
     WAITING,
+    Again,
     Assign,
     Batch,
     Gone,
@@ -250,6 +253,12 @@ class Journal:
         """Write a task that waits for others."""
         record = Waiting(number, style, function.place, parents, body, self.policy(policy))
         self._note(WAITING, record.pack())
+
+    def again(self, run: Run, pause: float) -> None:
+        """Write that the task of `run`, a single one, is tried again after `pause` seconds."""
+        policy = self.policy(run.policy)
+        record = Again(run.first, run.attempt, run.free, pause, policy, run.earlier[-1])
+        self._note(AGAIN, record.pack())
 
     def cancelled(self, numbers: Sequence[int]) -> None:
         """Write that these will never run."""

@@ -25,6 +25,7 @@ RUN = 5  # how the executor was made, and where: what another driver goes on wit
 KIND = 6  # what the jobs for one kind of tasks need
 POLICY = 7  # how some tasks are treated; numbered from 1 in the order of these records
 GONE = 8  # a supervisor, and how its job ended
+AGAIN = 9  # a task that is to be tried again, and why
 
 # -- in an inbox (driver -> worker or supervisor)
 ASSIGN = 10  # run these tasks
@@ -365,6 +366,35 @@ class Gone(NamedTuple):
         """The inverse of :meth:`pack`."""
         job, element, restart = _GONE.unpack_from(data)
         return cls(job, element, restart, data[_GONE.size :])
+
+
+_AGAIN = Struct("<QIIdI")
+
+
+class Again(NamedTuple):
+    """A task is tried again, as attempt number `attempt`; `free` of those before cost no retry.
+
+    It rests for `pause` seconds first.  `policy` numbers the record that says how it is treated from here on,
+    and `why` is a line about the attempt before.
+    """
+
+    number: int
+    attempt: int
+    free: int
+    pause: float
+    policy: int
+    why: str
+
+    def pack(self) -> bytes:
+        """The record's body."""
+        return _AGAIN.pack(*self[:5]) + self.why.encode("utf-8", "surrogatepass")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Again:
+        """The inverse of :meth:`pack`."""
+        number, attempt, free, pause, policy = _AGAIN.unpack_from(data)
+        why = data[_AGAIN.size :].decode("utf-8", "surrogatepass")
+        return cls(number, attempt, free, pause, policy, why)
 
 
 BOUND = 2

@@ -163,6 +163,8 @@ class Watch:
         for ref, peer in self._peers.items():
             if self.allocation.lone_worker(ref.supervisor) == ref:
                 peer.voice = self._peers.get(ref.supervisor, peer)
+        if self.bell is not None:
+            self._silent.update(ref for ref in self._peers if ref.slot < 0)  # until they call
         try:
             self._lease = Lease(Lease.read(self._run).counter, self._lease.address)
         except (OSError, CorruptRecord):  # there was none, and so nobody who compares

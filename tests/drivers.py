@@ -15,8 +15,9 @@ LIMIT = 120.0  # seconds that such a program may take
 
 # What each of them begins with; it is killed, by itself if nobody else does it, where its own part ends.
 BEGINNING = """
-import os, signal, sys
+import os, signal, sys, time
 from concurrent.futures import Future, wait
+from clusterfutures import Retries, current_task
 from {module} import {name}
 from tests import local_work as work
 from tests.support import wait_until

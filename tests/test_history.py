@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterfutures.history import Account
+from clusterfutures.futures import FutureSink
+from clusterfutures.history import Account, Runs, Tasks
+from clusterfutures.journal import Policy
 from clusterfutures.logs import Frame, Location
+from clusterfutures.payload import dumps_result
 from clusterfutures.records import (
+    AGAIN,
     ASSIGN,
     CALL,
     GIVEN,
@@ -18,11 +22,15 @@ from clusterfutures.records import (
     NUMBER,
     OUTCOME,
     OUTCOME_HEAD,
+    POLICY,
     READY,
     RECALL,
     RETIRED,
     RETURNED,
+    TASKS,
+    Again,
     Assign,
+    Batch,
     Ready,
     Task,
 )
@@ -125,3 +133,20 @@ def test_who_leaves(left: int) -> None:
     )
     assert retired.leaving
     assert list(retired.left) == [*range(left)]
+
+
+def test_what_is_known_of_earlier_attempts() -> None:
+    """Those that the journal knows of, and those that the scheduler has made of its own: these are free."""
+    tasks = Tasks()
+    for kind, body in (
+        (TASKS, Batch(CALL, 0, (), (PLACE,), [b"a", b"b", b"c"]).pack()),
+        (POLICY, dumps_result(tuple(Policy(timeout=2.0)))),
+        (AGAIN, Again(1, 1, 0, 0.0, 0, "attempt 0: died").pack()),
+        (AGAIN, Again(1, 2, 1, 60.0, 1, "attempt 1: preempt\u00e9").pack()),
+    ):
+        tasks.take(Frame(kind, body), PLACE)
+    first, tried, last = Runs(tasks, FutureSink()).of([(0, 0), (1, 4), (2, 0)])
+    assert (first.first, first.count, first.free, first.earlier, first.policy) == (0, 1, 0, (), Policy())
+    assert (tried.attempt, tried.free, tried.policy.timeout) == (4, 3, 2.0)
+    assert tried.earlier == ("attempt 0: died", "attempt 1: preempt\u00e9")
+    assert (last.first, last.count, last.attempt, last.free) == (2, 1, 0, 0)

@@ -170,6 +170,69 @@ begun(2)
             assert not isinstance(ex.futures[1].exception(LIMIT), TaskKilled)
         assert notes(tmp_path) == ["0", "0", "1"]
 
+    def test_attempts_that_were_made_count(self, tmp_path: Path, gate: Path) -> None:
+        """The first was over when its driver was killed, the second ran; there are three, and no more."""
+        killed(
+            LocalExecutor,
+            tmp_path,
+            """
+def dies():
+    attempt = current_task().attempt
+    work.note_and_wait(log, attempt, gate) if attempt == 1 else work.note(log, attempt)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ex.options(retries=2).submit(dies)
+begun(2)
+""",
+        )
+        gate.touch()
+        with reattach(tmp_path / "run") as ex:
+            error = ex.futures[0].exception(LIMIT)
+            assert isinstance(error, WorkerLost)
+            assert [line.partition(":")[0] for line in error.earlier] == ["attempt 0", "attempt 1"]
+        assert notes(tmp_path) == ["0", "1", "2"]
+
+    def test_a_limit_that_has_grown_stays_so(self, tmp_path: Path, gate: Path) -> None:
+        """The third attempt has the time of the second, which was lost, and not that of the first."""
+        run = killed(
+            LocalExecutor,
+            tmp_path,
+            """
+def slow():
+    attempt = current_task().attempt
+    if attempt == 1:
+        work.note_and_wait(log, attempt, gate)
+    time.sleep(1.0 if attempt == 2 else 300)
+    return attempt
+
+ex.options(timeout=0.3, retries=Retries(2, grow={"timeout": 1000})).submit(slow)
+begun(1)
+""",
+        )
+        end_all(int((run / "jobs" / "0" / "ids").read_text()))
+        with reattach(run) as ex:
+            assert ex.futures[0].result(LIMIT) == 2
+
+    def test_who_rested_before_another_attempt_does_so_still(self, tmp_path: Path) -> None:
+        run = killed(
+            LocalExecutor,
+            tmp_path,
+            """
+def fails():
+    work.note(log, "begun")
+    raise ConnectionError
+
+ex.options(retries=Retries(1, on=OSError, delay=3600)).submit(fails)
+wait_until(lambda: ex._session.dispatcher._roster.at_rest, 60)
+""",
+        )
+        ex = reattach(run)
+        assert ex.submit(abs, -1).result(LIMIT) == 1
+        assert ex._session.dispatcher.patience > 3000
+        ex.shutdown(cancel_futures=True)
+        assert ex.futures[0].cancelled()
+        assert notes(tmp_path) == ["begun"]
+
     def test_after_the_workers_have_left(self, bell: bool, tmp_path: Path, gate: Path) -> None:
         """Orphans have finished what they ran, and gone: the rest is for new ones."""
         gate.touch()

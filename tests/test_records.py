@@ -13,6 +13,7 @@ from clusterfutures.logs import Location
 from clusterfutures.records import (
     NUMBER,
     OUTCOME_HEAD,
+    Again,
     Assign,
     Batch,
     Cost,
@@ -136,3 +137,9 @@ def test_no_pickled_body_looks_bound(value: object) -> None:
 def test_ready(pid: int, job_id: str, node: str) -> None:
     record = Ready(pid, job_id, node)
     assert Ready.unpack(record.pack()) == record
+
+
+@given(U64, U32, U32, SECONDS, U32, st.text())
+def test_further_attempts(number: int, attempt: int, free: int, pause: float, policy: int, why: str) -> None:
+    record = Again(number, attempt, free, pause, policy, why)
+    assert Again.unpack(record.pack()) == record

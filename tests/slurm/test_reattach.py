@@ -87,6 +87,36 @@ begun(2)
 
 
 @pytest.mark.parametrize("jobs", [True, False], ids=["jobs", "pool"])
+def test_memory_that_has_grown_stays_so(here: Path, gate: Path, jobs: bool) -> None:
+    """The second attempt had twice as much, and runs; the third has twice as much as that."""
+    killed(
+        SlurmExecutor,
+        here,
+        """
+def hungry():
+    attempt, mem = current_task().attempt, int(os.environ["SLURM_MEM_PER_NODE"])
+    work.note(log, mem)
+    if attempt == 1:
+        work.note_and_wait(log, "waits", gate)
+    if attempt < 2:
+        work.hold_bytes(2 * mem << 20)
+    raise ValueError(mem)
+
+ex.options(retries=Retries(2, grow={"mem": 2}, ceiling={"mem": "1G"})).submit(hungry)
+begun(3)
+""",
+        **{**SMALL, "mem": "60M"},
+        job_per_task=jobs,
+    )
+    gate.touch()
+    with reattach(here / "run") as ex:
+        error = ex.futures[0].exception(LIMIT)
+    assert isinstance(error, ValueError)
+    assert error.args == (240,)
+    assert work.notes(str(here / "notes")) == ["60", "120", "waits", "240"]
+
+
+@pytest.mark.parametrize("jobs", [True, False], ids=["jobs", "pool"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_around_a_submission(here: Path, gate: Path, jobs: bool, when: str) -> None:
     """Between the intent and the note of the job's id: the job is found, or submitted, and is there once."""
