@@ -4,49 +4,40 @@ A task is *fresh* (submitted, not yet written), *pending* (written, not assigned
 one worker) or settled.  Tasks that wait for futures are *waiting* until those are done, and then fresh.  The
 driver alone assigns, so no two processes ever race for a task.
 
-Two locks: `_lock` guards the state and is held for microseconds; `_io` is held by the one thread that writes
-to the logs.  `_io` is taken first.  Futures are resolved with neither held, since that runs callbacks.
+Two locks, those of the :class:`~clusterfutures.crew.Crew`: `lock` guards the state here, too, and is held for
+microseconds; `io` is held by the one thread that writes to the logs, and is taken first.  Futures are
+resolved with neither held, since that runs callbacks.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Optional
 
 from clusterfutures import payload
+from clusterfutures.attempts import Attempts, told
+from clusterfutures.crew import Crew
 from clusterfutures.errors import (
     DependencyFailed,
-    JobCancelled,
-    OptionError,
     OutcomeNotWritten,
-    OutOfMemory,
-    Preempted,
     RunDirectoryError,
     TaskKilled,
-    TimeLimitReached,
-    WorkerLost,
     twin_of,
 )
 from clusterfutures.futures import ClusterFuture, FutureSink, Piece, Printed, Raised, Row, Settled, Sink
 from clusterfutures.history import Outcome, Past, Runs, Tasks, WorkerPast, fates
 from clusterfutures.journal import BATCH_TASKS, Fresh, Function, Journal, Policy, Run
 from clusterfutures.kinds import Kinds
-from clusterfutures.logs import LogWriter, frame
-from clusterfutures.nodes import LOSSES, Nodes
+from clusterfutures.logs import LogWriter
 from clusterfutures.obituary import Post, worker_lost
 from clusterfutures.queued import QueuedTasks
 from clusterfutures.records import (
-    LEAVE,
     OUTCOME_HEAD,
     RAISED,
-    RECALL,
-    SECONDS,
-    TIME_LEFT,
     Cost,
     Ended,
 )
@@ -60,9 +51,6 @@ log = logging.getLogger("clusterfutures")
 _new = tuple.__new__  # half of what calling a named tuple's class costs
 
 LONE_BYTES = 1 << 16  # a lone call stays in memory until it is done, which larger ones should not
-
-
-NO_FAULT_OF_THE_NODE = (OutOfMemory, TimeLimitReached, Preempted, JobCancelled, TaskKilled)
 
 
 class Result(NamedTuple):
@@ -97,15 +85,13 @@ class Dispatcher:
         self.hold: Optional[object] = None  # keeps the run's directory; each future has it, too
         self.journal = Journal(run)
         self.max_workers = max_workers
-        self._ring, self._wake, self._kinds = ring, wake, kinds
-        self._lock = threading.Lock()
-        self._io = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # the number of active workers
+        self._wake, self._kinds = wake, kinds
         self._next = 0
         self._fresh: list[Fresh] = []
         self._waiting = WaitingRoom(self.journal.keep, self._waited, self._waited_in_vain)
         self._roster = Roster(max_tasks)
-        self._nodes = Nodes()
+        self.crew = Crew(run, self._roster, ring)
+        self._attempts = Attempts(self.journal, kinds)
         self._futures = FutureSink()
         self.queued = self._make_queued()
         self._job_per_task = job_per_task
@@ -115,8 +101,6 @@ class Dispatcher:
         self._fate: Optional[BaseException] = None  # of those; None once `_dropping`: they are cancelled
         self._dropping = False
         self._sweep = False  # some pending futures may have been cancelled
-        self._ends: dict[WorkerRef, float] = {}  # when the wall time of a supervisor's job does
-        self._demand = 0  # workers asked for by the user rather than by tasks
         self.deaf = False  # no doorbell: the watching thread must be told that there is something to look for
         self.unfinished = 0
         self.failures = 0  # tasks that ended in an error
@@ -124,7 +108,7 @@ class Dispatcher:
         self.broken: Optional[BaseException] = None
 
     def _make_queued(self) -> QueuedTasks:
-        return QueuedTasks(self.run, self._lock, self._roster, self._futures, self.note_cancelled)
+        return QueuedTasks(self.run, self.crew.lock, self._roster, self._futures, self.note_cancelled)
 
     # -- submitting (any thread) ----------------------------------------------------------------
 
@@ -137,7 +121,7 @@ class Dispatcher:
             future.name = policy.name
         if not parents and self._give(future, style, function, body, policy):
             return future
-        with self._lock:
+        with self.crew.lock:
             number = self._register(future)
             if not parents:
                 self._append(number, style, function, body, policy)
@@ -160,10 +144,10 @@ class Dispatcher:
 
         False if there is no such worker, or if somebody else is writing, who then will see to the call.
         """
-        if len(body) > LONE_BYTES or not self._io.acquire(False):
+        if len(body) > LONE_BYTES or not self.crew.io.acquire(False):
             return False
         try:
-            with self._lock:
+            with self.crew.lock:
                 lone = not self._fresh and self.unfinished < len(self._roster.members)
                 member = self._roster.idle(policy.kind) if lone else None
                 if member is None:
@@ -176,7 +160,7 @@ class Dispatcher:
                 self.journal.publish()  # the function, which may be new
             self._assign(member, [run])
         finally:
-            self._io.release()
+            self.crew.io.release()
         if self.deaf:
             self._wake()
         return True
@@ -200,7 +184,7 @@ class Dispatcher:
         self, row: Row, style: int, function: Function, bodies: list[bytes], policy: Policy
     ) -> None:
         """Items of a map, whose results go into `row`."""
-        with self._lock:
+        with self.crew.lock:
             first = self._enter(len(bodies))
             piece = row.piece(first, len(bodies))
             self._fresh.append(Fresh(first, style, function, bodies, piece, policy))
@@ -216,7 +200,7 @@ class Dispatcher:
         policy: Policy,
     ) -> None:
         """An item of a map that has futures in it."""
-        with self._lock:
+        with self.crew.lock:
             number = self._enter(1)
             piece = row.piece(number, 1)
         self._wait_for(Fresh(number, style, function, [body], piece, policy), parents)
@@ -239,7 +223,7 @@ class Dispatcher:
 
     def flush(self) -> None:
         """Return when every task submitted so far is in the run directory."""
-        with self._io:
+        with self.crew.io:
             self._write_fresh()
         self._settle_late()
 
@@ -351,7 +335,7 @@ class Dispatcher:
         return -1
 
     def _waited(self, fresh: Fresh) -> None:
-        with self._lock:
+        with self.crew.lock:
             self._fresh.append(fresh)
         self._wake()
 
@@ -363,7 +347,7 @@ class Dispatcher:
     def pump(self) -> None:
         """Write what is fresh, and assign what is pending to whoever can take it."""
         if self._fresh or self._sweep or self.unfinished:
-            with self._io:
+            with self.crew.io:
                 self._pump()
             self._settle_late()
 
@@ -371,7 +355,7 @@ class Dispatcher:
         """End what was being written when everything else was cancelled, or failed."""
         if not self._late:
             return
-        with self._lock:
+        with self.crew.lock:
             late, self._late = self._late, []
             if self._fate is None:
                 self.unfinished -= sum(run.count for run in late)
@@ -385,7 +369,7 @@ class Dispatcher:
         self._write_fresh()
         sweep, self._sweep = self._sweep, False  # first: what is cancelled from here on is for the next turn
         withdrawn = self.queued.withdraw() if sweep and self.queued else []
-        with self._lock:
+        with self.crew.lock:
             self._roster.wake(time.monotonic())
             swept = withdrawn + (self._drop_cancelled() if sweep else [])
             bundles = [] if self._job_per_task else self._roster.deal()
@@ -401,17 +385,10 @@ class Dispatcher:
         for bundle in bundles:
             self._assign(bundle.member, bundle.runs)
         for member in recalls:
-            self._recall(member)
-
-    def _recall(self, member: Member) -> None:
-        try:
-            self._send(member, frame(RECALL, b""))
-        except OSError as error:
-            member.recalled = False  # its tasks go on waiting where they are; the next turn tries again
-            log.warning("could not ask worker %s for its tasks: %s", member.ref, error)
+            self.crew.recall(member)
 
     def _write_fresh(self) -> None:
-        with self._lock:
+        with self.crew.lock:
             fresh, self._fresh = self._fresh, []
         if not fresh:
             return
@@ -420,7 +397,7 @@ class Dispatcher:
             self.journal.publish()
         except OSError:
             runs = self._write_singly(fresh)
-        with self._lock:
+        with self.crew.lock:
             if self._dropping:
                 self._late += runs
             else:
@@ -442,20 +419,15 @@ class Dispatcher:
         if not runs:
             return
         try:
-            self._send(member, b"".join([run.order() for run in runs]))
+            self.crew.send(member, b"".join([run.order() for run in runs]))
         except OSError as error:
-            with self._lock:
+            with self.crew.lock:
                 if self._roster.members.get(member.ref) is not member:
                     return  # it died meanwhile, and what it had is pending again
                 for run in runs:
                     member.assigned.remove(run)
             for run in runs:
                 self._fail(run.sink, range(run.first, run.first + run.count), error)
-
-    def _send(self, member: Member, data: bytes) -> None:
-        member.inbox.write(data)
-        member.inbox.publish()
-        self._ring(member.ref, member.inbox)
 
     def _drop_cancelled(self) -> list[int]:
         gone: list[int] = []
@@ -470,35 +442,24 @@ class Dispatcher:
 
     # -- what workers tell (watching thread) ----------------------------------------------------
 
-    def joined(self, ref: WorkerRef, post: Post, kind: int = 0) -> None:
-        """A worker for tasks of a kind was started."""
-        with self._lock:
-            if ref not in self._roster.members:
-                self._roster.members[ref] = Member(ref, self.run.inbox_writer(ref), post, kind)
-
     def ready(self, ref: WorkerRef, post: Post, kind: int = 0) -> None:
         """A worker, at `post`, can take tasks."""
-        self.joined(ref, post, kind)
-        with self._changed:
+        self.crew.joined(ref, post, kind)
+        with self.crew.changed:
             member = self._roster.members[ref]
             member.post = post
             member.ready = True
             member.since = time.monotonic()
             if self.queued:
                 self.queued.started(member)
-            self._changed.notify_all()
-        self._tell_end([member])
-        if post.node in self._nodes.left_out:  # its job was submitted before that was so
-            self.dismiss_all(ref.supervisor)
-
-    def set_end(self, supervisor: WorkerRef, ends: float) -> None:
-        """The wall time of a supervisor's job will be over at `ends` (monotonic clock, seconds)."""
-        self._ends[supervisor] = ends
-        self._tell_end([m for m in self.members() if m.ready and m.ref.supervisor == supervisor])
+            self.crew.changed.notify_all()
+        self.crew.tell_end([member])
+        if post.node in self._attempts.nodes.left_out:  # its job was submitted before that was so
+            self.crew.dismiss_all(ref.supervisor)
 
     def forget(self, supervisor: WorkerRef, status: JobStatus) -> None:
         """A supervisor and its workers are gone; `status` is what the scheduler says of its job."""
-        self._ends.pop(supervisor, None)
+        self.crew.forget_end(supervisor)
         if not (status.state.ended or status.state is JobState.UNKNOWN):
             return  # it was given up, and may still run
         if self._job_per_task and status.state is JobState.COMPLETED:
@@ -508,35 +469,12 @@ class Dispatcher:
         except OSError as error:
             log.warning("could not write that job %d is over: %s", supervisor.job, error)
 
-    def _tell_end(self, members: Sequence[Member]) -> None:
-        """As a duration: clocks of nodes differ.  Who gets no further task need not know."""
-        for member in members:
-            ends = self._ends.get(member.ref.supervisor)
-            if ends is not None and not member.leaving:
-                with self._io:
-                    self._tell(member, TIME_LEFT, SECONDS.pack(ends - time.monotonic()))
-
-    def returned(self, ref: WorkerRef, count: int, leaves: bool = False) -> None:
-        """A worker hands back the last `count` tasks that it was assigned, and perhaps `leaves`."""
-        with self._lock:
-            member = self._roster.members.get(ref)
-            if member is not None:
-                member.leaving = member.leaving or leaves
-                self._roster.hand_back(member, count)
-
-    def excuse(self, ref: WorkerRef) -> None:
-        """A worker is dead, and will be reported as :meth:`ended` once it is known why."""
-        with self._lock:
-            member = self._roster.members.get(ref)
-            if member is not None:
-                member.leaving = True
-
     def outcomes(self, ref: WorkerRef, bodies: Iterable[bytes]) -> None:
         """Outcomes from a worker, in the order in which it wrote them."""
         settled: list[Settled] = []
         rows: set[Row] = set()
         doubtful: list[Result] = []
-        with self._lock:
+        with self.crew.lock:
             member = self._roster.members.get(ref)
             if member is None:
                 return  # it was given up; its tasks are somebody else's
@@ -544,7 +482,7 @@ class Dispatcher:
                 self._outcome(member, body, settled, rows, doubtful)
             member.since = time.monotonic()
             if member.post.node is not None:
-                self._nodes.well(member.post.node, member.since)
+                self._attempts.nodes.well(member.post.node, member.since)
             if not member.assigned:
                 self._roster.overhead.observe(member.since - member.busy_until)
         for result in doubtful:
@@ -614,16 +552,16 @@ class Dispatcher:
         if self._again(run, error):
             return
         if run.earlier:
-            payload.note(error, _told(run.earlier))
+            payload.note(error, told(run.earlier))
             result = result._replace(data=payload.dumps_error(error))
-        with self._lock:
+        with self.crew.lock:
             self._settle(result, settled, rows)
 
     def outcome_lost(self, number: int, errno: int) -> None:
         """A task ran, but its outcome could not be written."""
         import os
 
-        with self._lock:
+        with self.crew.lock:
             member = self._roster.holder(number)
             run = member.expect(number) if member is not None else None
             if member is None or run is None:
@@ -639,7 +577,7 @@ class Dispatcher:
 
         `ended` is how its supervisor saw it end, `status` what the scheduler says of the job.
         """
-        with self._changed:
+        with self.crew.changed:
             member = self._roster.members.get(ref)
             if member is None:
                 return
@@ -655,8 +593,8 @@ class Dispatcher:
                         self._roster.push_front(run.part(0, after - 1))
                 else:
                     self._roster.push_front(run)
-            self._changed.notify_all()
-        with self._io:  # a thread that found the worker idle may be writing to it
+            self.crew.changed.notify_all()
+        with self.crew.io:  # a thread that found the worker idle may be writing to it
             member.inbox.abandon()
         if lost is not None:
             self._lost(lost, member, ended, status)
@@ -667,7 +605,7 @@ class Dispatcher:
 
         Its task waits for another one; but who cancels a job that is for one task means that task.
         """
-        with self._lock:
+        with self.crew.lock:
             member = self._roster.members.get(ref)
             task = member.current if member is not None else None
         cancelled = status is not None and status.state is JobState.CANCELLED
@@ -679,67 +617,32 @@ class Dispatcher:
         """The task of `run`, a single one, is lost with its worker, which was running it or was to run it."""
         error = worker_lost(self.run, member.ref, member.post, ended, run.first, status, member.ready)
         log.info("%s", error)
-        self._blame(error)
+        if self._attempts.blame(error):
+            self.crew.dismiss_node(error.node)
         if self._again(run, error):
             return
         if run.earlier:
             error.earlier = list(run.earlier)
-            error.args = (f"{error}\n{_told(run.earlier)}",)
-        with self._lock:
+            error.args = (f"{error}\n{told(run.earlier)}",)
+        with self.crew.lock:
             future = self._futures.futures.get(run.first)
             if run.sink is self._futures and future is not None:
                 future.attempt, future.exit_code = run.attempt, error.exit_code
                 future._printed = Printed(member.ref, (member.stdout, -1), (member.stderr, -1))
         self._fail(run.sink, [run.first], error)
 
-    def _blame(self, error: WorkerLost) -> None:
-        """Leave out a node that loses one task after the other, before it has had them all."""
-        node = error.node
-        if node is None or isinstance(error, NO_FAULT_OF_THE_NODE):
-            return
-        with self._lock:
-            if not self._nodes.lost(node, time.monotonic()):
-                return
-        try:
-            self._kinds.leave_out(node)
-        except OptionError as refusal:
-            log.warning("node %s loses one task after the other, and cannot be left out: %s", node, refusal)
-            return
-        log.warning(
-            "node %s has lost %d tasks in a row, while others ended elsewhere: no further job is sent there",
-            node,
-            LOSSES,
-        )
-        for member in self.members():
-            if member.post.node == node:
-                self.dismiss_all(member.ref.supervisor)
-
     def _again(self, run: Run, error: BaseException) -> bool:
         """Have the task of `run`, a single one, tried again, if its retries allow it after this `error`."""
-        policy, retries = run.policy, run.policy.retries
-        asked = {**self._kinds.needs(policy.kind), "timeout": policy.timeout}
-        free, charged = retries.free(error, run.free), run.attempt - run.free
-        if not free and not retries.allow(error, charged, asked):
+        further = self._attempts.after(run, error)
+        if further is None:
             return False
-        again = run.part(0, 1, run.attempt + 1)
-        again.free += free
-        again.earlier += (f"attempt {run.attempt}: {_in_a_line(error)}",)
-        changes = retries.changes(error, asked)
-        timeout = changes.pop("timeout", policy.timeout)
-        kind = self._kinds.find(changes, policy.kind) if changes else policy.kind
-        again.policy = policy._replace(timeout=timeout, kind=kind)
-        pause = 0.0 if free else retries.pause(charged + 1)
-        try:
-            self.journal.again(again, pause)
-        except OSError as refusal:
-            log.warning("could not write that task %d is tried again: %s", run.first, refusal)
-        with self._lock:
+        with self.crew.lock:
             if self.broken or self._dropping:
                 return False
-            if pause:
-                self._roster.rest(again, time.monotonic() + pause)
+            if further.until:
+                self._roster.rest(further.run, further.until)
             else:
-                self._roster.push_front(again)
+                self._roster.push_front(further.run)
         return True
 
     # -- ending tasks ---------------------------------------------------------------------------
@@ -747,7 +650,7 @@ class Dispatcher:
     def _fail(self, sink: Sink, numbers: Sequence[int], error: BaseException) -> None:
         """These tasks end with an error of ours."""
         settled = []
-        with self._lock:
+        with self.crew.lock:
             self.unfinished -= len(numbers)
             self.failures += len(numbers)
             for number in numbers:
@@ -760,7 +663,7 @@ class Dispatcher:
 
     def kill_task(self, future: ClusterFuture[Any]) -> bool:
         """Have a running task killed; False if it is done."""
-        with self._lock:
+        with self.crew.lock:
             if future.task not in self._futures.futures:
                 return False
             self._doomed[future.task] = future
@@ -770,7 +673,7 @@ class Dispatcher:
     def doomed(self) -> list[tuple[WorkerRef, int]]:
         """Tasks to be killed, and who has them; asked for until they are gone, as one may not run yet."""
         self._fail_doomed()
-        with self._lock:
+        with self.crew.lock:
             found = []
             for number in self._doomed:
                 member = self._roster.holder(number)
@@ -787,7 +690,7 @@ class Dispatcher:
             gone.extend(doomed)
             return without(run, doomed)
 
-        with self._lock:
+        with self.crew.lock:
             if not self._doomed:
                 return
             self._roster.sift(keep)
@@ -796,9 +699,9 @@ class Dispatcher:
 
     def close(self, cancel: bool) -> None:
         """Take nothing more; `cancel` what has not started."""
-        with self._changed:
+        with self.crew.changed:
             self.closing = True
-            self._changed.notify_all()
+            self.crew.changed.notify_all()
             if cancel:
                 self._dropping = True
                 fresh, self._fresh = self._fresh, []
@@ -817,7 +720,7 @@ class Dispatcher:
 
     def fail_all(self, error: BaseException, broken: bool) -> None:
         """Every task that is left ends with `error`; `broken`: and so does every further submission."""
-        with self._lock:
+        with self.crew.lock:
             if broken and self.broken is None:
                 self.broken = error
                 self.closing = True
@@ -828,7 +731,7 @@ class Dispatcher:
                 runs += [run.unfinished for run in member.assigned]
                 member.assigned.clear()
             fresh += self._waiting.clear()
-            self._changed.notify_all()
+            self.crew.changed.notify_all()
         for run in runs:
             self._fail(run.sink, range(run.first, run.first + run.count), error)
         for item in fresh:
@@ -841,14 +744,14 @@ class Dispatcher:
 
         Where each task has a job of its own: how many tasks of each kind wait for one.
         """
-        with self._lock:
+        with self.crew.lock:
             if self.broken is not None:
                 return {}
             if self._job_per_task:
                 return self._roster.waiting()
             tasks = self._tasks_by_kind()
             if not self.closing:
-                tasks[0] = max(tasks.get(0, 0), self._demand)
+                tasks[0] = max(tasks.get(0, 0), self.crew.demand)
             return share_out(tasks, self.max_workers)
 
     def _tasks_by_kind(self) -> dict[int, int]:
@@ -873,108 +776,23 @@ class Dispatcher:
         due = self._roster.due
         return due if due == math.inf else max(due - time.monotonic(), 0.0)
 
-    @property
-    def uneven(self) -> bool:
-        """Whether tasks wait behind others while a worker is idle."""
-        with self._lock:
-            return self._roster.uneven()
-
     def demand(self, count: int) -> None:
         """Have `count` workers even if there is nothing to do."""
-        self._demand = max(self._demand, count)
+        self.crew.demand = max(self.crew.demand, count)
         self._wake()
-
-    def active_workers(self) -> int:
-        """Workers that can take tasks."""
-        with self._lock:
-            return len(self._roster.active())
 
     def wait_for_workers(self, count: int, timeout: Optional[float]) -> bool:
         """Wait until so many are active; False if they are not after `timeout` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.closing or len(self._roster.active()) >= count, timeout)
+        with self.crew.changed:
+            self.crew.changed.wait_for(lambda: self.closing or len(self._roster.active()) >= count, timeout)
             self.check_open()
             return len(self._roster.active()) >= count
 
-    def pids(self, refs: Iterable[WorkerRef]) -> list[int]:
-        """The process ids of these workers, where they are known."""
-        with self._lock:
-            found = [self._roster.members[ref].post.pid for ref in refs if ref in self._roster.members]
-        return [pid for pid in found if pid is not None]
-
-    def members(self) -> list[Member]:
-        """Every worker that is not known to be dead."""
-        with self._lock:
-            return list(self._roster.members.values())
-
     def abandon(self) -> None:
         """In a fork: no lock can be relied on, and nothing here is this process's any more."""
-        self._lock = threading.Lock()
-        self._io = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self.crew.renew_locks()
         self._waiting.abandon()
         self.queued = self._make_queued()
-
-    def dismiss(self, count: int) -> None:
-        """Let workers go, idle ones first, until at most `count` stay."""
-        if len(self._roster.members) <= count:
-            return
-        with self._io:
-            with self._lock:
-                staying = [m for m in self._roster.members.values() if not m.leaving]
-                staying.sort(key=lambda m: len(m.assigned))
-                leaving = staying[: max(len(staying) - count, 0)]
-                for member in leaving:
-                    member.leaving = True
-            for member in leaving:
-                self._tell(member, LEAVE, b"")
-
-    def dismiss_idle(self, timeout: float) -> list[WorkerRef]:
-        """Let those go that are idle for `timeout` seconds together with all others of their supervisor."""
-        limit = time.monotonic() - timeout
-        with self._lock:
-            idle = [
-                supervisor
-                for supervisor, members in self._roster.supervisors().items()
-                if not self._roster.waiting().get(members[0].kind)
-                and all(not m.assigned and m.since < limit for m in members)
-            ]
-            if idle:
-                self._demand = 0  # what was asked for in advance was not needed
-        return [supervisor for supervisor in idle if self.dismiss_all(supervisor)]
-
-    def dismiss_surplus(self, kind: int, count: int) -> list[WorkerRef]:
-        """Let `count` workers of a kind go, and those that share a job with them; idle ones first."""
-        with self._lock:
-            groups = [
-                (sum(len(m.assigned) for m in members), supervisor, len(members))
-                for supervisor, members in self._roster.supervisors().items()
-                if members[0].kind == kind
-            ]
-        chosen = []
-        for _, supervisor, size in sorted(groups):
-            if count > 0 and self.dismiss_all(supervisor):
-                count -= size
-                chosen.append(supervisor)
-        return chosen
-
-    def dismiss_all(self, supervisor: WorkerRef) -> bool:
-        """Let all workers of a supervisor go once they have done what they have; whether there were any."""
-        with self._io:
-            with self._lock:
-                leaving = self._roster.supervisors().get(supervisor, [])
-                for member in leaving:
-                    member.leaving = True
-            for member in leaving:
-                self._tell(member, LEAVE, b"")
-        return bool(leaving)
-
-    def _tell(self, member: Member, kind: int, body: bytes) -> None:
-        """Write a record that its worker can do without: the end of its job says the same in the end."""
-        try:
-            self._send(member, frame(kind, body))
-        except OSError as error:
-            log.warning("could not write to the inbox of worker %s: %s", member.ref, error)
 
     def printed(self, future: ClusterFuture[Any], stream: str) -> str:
         """What a task has written to "stdout" or "stderr"."""
@@ -992,7 +810,7 @@ class Dispatcher:
 
     def _printing(self, future: ClusterFuture[Any]) -> Optional[Printed]:
         """Where a task that runs now has written so far."""
-        with self._lock:
+        with self.crew.lock:
             member = self._roster.holder(future.task) if future.task is not None else None
             if member is None or member.current != future.task:
                 return None
@@ -1021,17 +839,3 @@ def _parent(futures: Sequence[Future[Any]], number: int) -> Future[Any]:
     foreign: Future[Any] = Future()
     foreign.set_exception(DependencyFailed("it was no task of this run, and is gone with the driver"))
     return foreign
-
-
-def _in_a_line(error: BaseException) -> str:
-    """What ended an attempt, and where its log is if it had one of its own."""
-    text = str(error)
-    text = text.splitlines()[0] if text else ""
-    if not isinstance(error, WorkerLost):
-        return f"{type(error).__name__}: {text}"
-    return text if error.log_path is None or error.log_path in text else f"{text} (log: {error.log_path})"
-
-
-def _told(earlier: Sequence[str]) -> str:
-    """The earlier attempts at a task, for the text of its last error."""
-    return "\n".join(["earlier attempts:", *(f"  {line}" for line in earlier)])

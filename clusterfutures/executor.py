@@ -278,7 +278,7 @@ class Submitter(Executor):
     @property
     def active_workers(self) -> int:
         """How many workers can take tasks now."""
-        return self._session.dispatcher.active_workers()
+        return self._session.dispatcher.crew.active()
 
     def wait_for_workers(self, count: int, timeout: Optional[float] = None) -> bool:
         """Have `count` workers started, and wait until they can take tasks.

@@ -383,7 +383,7 @@ class Session:
         """Send a signal to every worker."""
         watch = self._watch
         if watch is not None:
-            for member in self.dispatcher.members():
+            for member in self.dispatcher.crew.members():
                 watch.post(lambda ref=member.ref: watch.allocation.kill(ref, 0, number))  # type: ignore[misc]
 
     def _ended(self) -> None:

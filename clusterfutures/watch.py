@@ -123,7 +123,7 @@ class Watch:
             self._was_heard,
         )  # fmt: skip
         self.allocation = jobs(events)
-        self.dispatcher = dispatcher
+        self.dispatcher, self._crew = dispatcher, dispatcher.crew
         self.ended: Callable[[], None] = lambda: None  # called last of all
         self.check_lease: Callable[[], None] = lambda: None  # raises RunInUse if the run is another driver's
         # Waited for instead of the thread: up to Python 3.12 a Ctrl-C inside of Thread.join makes the thread
@@ -225,7 +225,7 @@ class Watch:
         self._chored = now
         self._kill_doomed()
         self.dispatcher.pump()
-        self.dispatcher.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
+        self._crew.dismiss(self.dispatcher.max_workers)  # after scale(), those that came late as well
         self.allocation.withdraw(self.dispatcher.queued.unneeded())
         self.allocation.shrink(self.dispatcher.max_workers)
         wanted = self.dispatcher.wanted()
@@ -313,12 +313,12 @@ class Watch:
             rung.setdefault(other, -1)
 
     def _look_interval(self, wanted: int) -> float:
-        if not self.dispatcher.unfinished and self.dispatcher.active_workers() >= wanted:
+        if not self.dispatcher.unfinished and self._crew.active() >= wanted:
             return SAFETY_LOOK
         if self._mute:
             # With a bell, who has no line is about to have one; looking all the time would not be faster.
             return max(self._pause, NEWCOMERS) if self._bell_reaches else self._pause
-        return RECALL_LOOK if self.dispatcher.uneven else SAFETY_LOOK
+        return RECALL_LOOK if self._crew.uneven else SAFETY_LOOK
 
     @property
     def _bell_reaches(self) -> bool:
@@ -409,9 +409,9 @@ class Watch:
         if item.kind == OUTCOME:
             self.dispatcher.outcomes(ref, (item.body,))
         elif item.kind == RETURNED:
-            self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0])
+            self._crew.returned(ref, NUMBER.unpack(item.body)[0])
         elif item.kind == RETIRED:
-            self.dispatcher.returned(ref, NUMBER.unpack(item.body)[0], leaves=True)
+            self._crew.returned(ref, NUMBER.unpack(item.body)[0], leaves=True)
             self._retire(ref.supervisor)
         elif item.kind == READY:
             self._ready(ref, Ready.unpack(item.body))
@@ -437,7 +437,8 @@ class Watch:
 
     def _started(self, ref: WorkerRef, pid: int) -> None:
         if self._peer(ref) is not None:
-            self.dispatcher.joined(ref, Post(str(ref), pid, None, None), self.allocation.kind_of(ref.job))
+            post = Post(str(ref), pid, None, None)
+            self._crew.joined(ref, post, self.allocation.kind_of(ref.job))
 
     def _ready(self, ref: WorkerRef, ready: Ready) -> None:
         self.allocation.ready(ref.supervisor)
@@ -448,11 +449,11 @@ class Watch:
         post = Post(str(ref), ready.pid, ready.node, job_id)
         self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
         if not self.allocation.serves(ref.supervisor):
-            self.dispatcher.dismiss_all(ref.supervisor)
+            self._crew.dismiss_all(ref.supervisor)
 
     def _retire(self, supervisor: WorkerRef) -> None:
         """The wall time of a job is nearly over: nothing more for any of its workers."""
-        self.dispatcher.dismiss_all(supervisor)
+        self._crew.dismiss_all(supervisor)
         self.allocation.retire(supervisor)
 
     def _worker_ended(self, ref: WorkerRef, ended: Ended) -> None:
@@ -460,7 +461,7 @@ class Watch:
         self.allocation.worker_ended(ref.supervisor)
         if ended.reason in BY_SITE and ended.task and not self.allocation.closed:
             self._unexplained[ref] = ended  # the scheduler ended it, and will say why
-            self.dispatcher.excuse(ref)
+            self._crew.excuse(ref)
             self._be_curious()
         else:
             self._bury(ref, ended, None)
@@ -496,7 +497,7 @@ class Watch:
             self._bury(ref, self._unexplained[ref], known)
 
     def _element_timed(self, element: Element) -> None:
-        self.dispatcher.set_end(element.ref, element.ends)
+        self._crew.set_end(element.ref, element.ends)
 
     def _element_gone(self, element: Element, status: JobStatus) -> None:
         """A supervisor has ended: so have its workers, or they will in a moment."""
@@ -510,7 +511,7 @@ class Watch:
             self._part_from(peer)
         left = [ref for ref in self._peers if ref.slot >= 0 and ref.supervisor == element.ref]
         self._buried[element.ref._replace(generation=0)] = element.ref.generation
-        self._scheduler.sweep(element.job_id, self.dispatcher.pids(left))
+        self._scheduler.sweep(element.job_id, self._crew.pids(left))
         known = None if element.cancelled else status
         for ref in left:
             self._bury(ref, self._unexplained.get(ref), known)
@@ -536,12 +537,12 @@ class Watch:
         short = -sum(min(count, 0) for count in surplus.values()) - room
         for kind, count in surplus.items() if short > 0 else ():
             left = min(count, short) - self.allocation.cancel_waiting(kind, min(count, short))
-            for supervisor in self.dispatcher.dismiss_surplus(kind, left):
+            for supervisor in self._crew.dismiss_surplus(kind, left):
                 self.allocation.retire(supervisor)
 
     def _dismiss_idle(self, now: float, wanted: dict[int, int], timeout: float) -> None:
         """Let jobs go that were idle for so long; take out of the queue what nobody needs."""
-        for supervisor in self.dispatcher.dismiss_idle(timeout):
+        for supervisor in self._crew.dismiss_idle(timeout):
             self.allocation.retire(supervisor)
         surplus = self.allocation.surplus(wanted)
         if max(surplus.values(), default=0) <= 0 or not self._needed_all:
@@ -590,7 +591,7 @@ class Watch:
             if not self.aborting:
                 self._steps.insert(0, self._dismiss)
             self._deadline = now
-        self.dispatcher.dismiss(0)  # workers that have come since the last turn, too
+        self._crew.dismiss(0)  # workers that have come since the last turn, too
         if now >= self._deadline and self._steps:
             step = self._steps.pop(0)
             step()

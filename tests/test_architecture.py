@@ -24,7 +24,7 @@ LAYERS = (
     {"__main__", "cli", "demo"},
     {"clean", "pipeline", "runs"},
     {"executor", "local", "registry", "resume", "serial", "session", "slurm", "torque"},
-    {"allocation", "clerk", "dispatch", "doorbell"}
+    {"allocation", "attempts", "clerk", "crew", "dispatch", "doorbell"}
     | {"futures", "history", "journal", "kinds", "lease", "nodes", "obituary", "pace", "queued", "roster"}
     | {"submissions", "taskjobs", "waiting", "watch"},
     {"bootstrap", "checkpoint", "context", "functions", "schedulers", "supervisor", "worker", "writing"},

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from clusterfutures import dispatch, logs, payload, roster
+from clusterfutures import attempts, crew, dispatch, logs, payload, roster
 from clusterfutures.dispatch import Dispatcher
 from clusterfutures.errors import (
     NodeFailed,
@@ -93,8 +93,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(roster, "time", clock)
-    monkeypatch.setattr(dispatch, "time", clock)
+    for module in (attempts, crew, dispatch, roster):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -582,7 +582,7 @@ class Driver:
         ref = worker(number)._replace(job=job)
         post = Post(str(ref), 4711, node, "job")
         self.run.make_home(ref)
-        self.dispatcher.joined(ref, post, kind)
+        self.dispatcher.crew.joined(ref, post, kind)
         self.dispatcher.ready(ref, post, kind)
         return ref
 
@@ -760,7 +760,7 @@ def test_who_is_uneven_is_asked_to_hand_back(driver: Driver, clock: Clock) -> No
     kinds = [kind for kind, _ in driver.run.inbox_reader(ref).read()]
     assert kinds[-1] == RECALL
     assert kinds.count(RECALL) == 1
-    driver.dispatcher.returned(ref, 3)
+    driver.dispatcher.crew.returned(ref, 3)
     driver.dispatcher.pump()
     assert driver.assigned(second)[0][0] == futures[1].task
 
@@ -907,13 +907,13 @@ def test_what_was_killed_on_request_is_not_run_again_at_no_charge(driver: Driver
 def test_a_dead_worker_waits_for_its_reason_and_gets_nothing(driver: Driver) -> None:
     ref = driver.join(0)
     futures = driver.load(ref, 2)
-    driver.dispatcher.excuse(ref)
-    driver.dispatcher.excuse(worker(9))
-    assert driver.dispatcher.active_workers() == 0
+    driver.dispatcher.crew.excuse(ref)
+    driver.dispatcher.crew.excuse(worker(9))
+    assert driver.dispatcher.crew.active() == 0
     before = driver.told(ref)
     driver.submit(1)
     driver.dispatcher.pump()
-    driver.dispatcher.dismiss(0)
+    driver.dispatcher.crew.dismiss(0)
     assert driver.told(ref) == before
     assert not any(future.done() for future in futures)
     culprit = futures[0].task
@@ -930,12 +930,12 @@ def test_a_dead_worker_waits_for_its_reason_and_gets_nothing(driver: Driver) -> 
 def test_who_hands_back_and_leaves_gets_nothing_more(driver: Driver) -> None:
     ref = driver.join(0)
     futures = driver.load(ref, 4)
-    driver.dispatcher.returned(ref, 3, leaves=True)
+    driver.dispatcher.crew.returned(ref, 3, leaves=True)
     before = driver.told(ref)
     driver.dispatcher.pump()
-    driver.dispatcher.dismiss(0)
+    driver.dispatcher.crew.dismiss(0)
     assert driver.told(ref) == before, "it leaves already"
-    assert driver.dispatcher.active_workers() == 0
+    assert driver.dispatcher.crew.active() == 0
     second = driver.join(1)
     assert driver.serve(second, 3) == [(future.task, 0) for future in futures[1:]]
     first = futures[0].task
@@ -952,7 +952,7 @@ def test_what_it_was_given_while_it_said_so_is_not_lost(driver: Driver) -> None:
     late = driver.submit(2)
     driver.dispatcher.pump()
     driver.dispatcher.pump()
-    driver.dispatcher.returned(ref, 4, leaves=True)
+    driver.dispatcher.crew.returned(ref, 4, leaves=True)
     driver.dispatcher.ended(ref, Ended(0, 0, 0, 0, OWN), None)
     second = driver.join(1)
     served = driver.serve(second, 6)
@@ -963,12 +963,12 @@ def test_what_it_was_given_while_it_said_so_is_not_lost(driver: Driver) -> None:
 def test_workers_are_told_how_long_they_have(driver: Driver, clock: Clock) -> None:
     """As a duration, each from the moment when it is told."""
     first, other = driver.join(0), driver.join(0, job=1)
-    driver.dispatcher.set_end(first.supervisor, clock.now + 600)
+    driver.dispatcher.crew.set_end(first.supervisor, clock.now + 600)
     assert driver.time_left(first) == [600]
     clock.now += 50
     second = driver.join(1)
     assert driver.time_left(second) == [550]
-    driver.dispatcher.set_end(first.supervisor, clock.now + 100)
+    driver.dispatcher.crew.set_end(first.supervisor, clock.now + 100)
     assert driver.time_left(first) == [600, 100]
     assert driver.time_left(second) == [550, 100]
     driver.dispatcher.forget(first.supervisor, JobStatus(JobState.COMPLETED))
@@ -980,8 +980,8 @@ def test_one_that_is_not_ready_is_told_when_it_is(driver: Driver, clock: Clock) 
     ref = worker(0)
     post = Post(str(ref), None, None, None)
     driver.run.make_home(ref)
-    driver.dispatcher.joined(ref, post)
-    driver.dispatcher.set_end(ref.supervisor, clock.now + 600)
+    driver.dispatcher.crew.joined(ref, post)
+    driver.dispatcher.crew.set_end(ref.supervisor, clock.now + 600)
     clock.now += 10
     driver.dispatcher.ready(ref, post)
     assert driver.time_left(ref)[-1] == 590
@@ -1000,17 +1000,17 @@ def test_jobs_that_are_idle_for_long_are_let_go(driver: Driver, clock: Clock) ->
     clock.now += 100
     for ref in idle:
         driver.finish(ref, driver.assigned(ref)[0][0])
-    assert driver.dispatcher.dismiss_idle(60) == []
+    assert driver.dispatcher.crew.dismiss_idle(60) == []
     clock.now += 61
-    assert driver.dispatcher.dismiss_idle(60) == [WorkerRef(0)]
+    assert driver.dispatcher.crew.dismiss_idle(60) == [WorkerRef(0)]
     assert [driver.told(ref)[-1] for ref in idle] == [LEAVE, LEAVE]
     assert LEAVE not in driver.told(busy)
     assert driver.dispatcher.wanted() == {0: 1}, "what was asked for in advance was not needed"
-    assert driver.dispatcher.active_workers() == 1
-    assert driver.dispatcher.dismiss_idle(60) == [], "once"
+    assert driver.dispatcher.crew.active() == 1
+    assert driver.dispatcher.crew.dismiss_idle(60) == [], "once"
     driver.finish(busy, driver.assigned(busy)[0][0])
     clock.now += 61
-    assert driver.dispatcher.dismiss_idle(60) == [busy.supervisor]
+    assert driver.dispatcher.crew.dismiss_idle(60) == [busy.supervisor]
 
 
 def test_a_job_with_one_busy_worker_stays(driver: Driver, clock: Clock) -> None:
@@ -1019,15 +1019,15 @@ def test_a_job_with_one_busy_worker_stays(driver: Driver, clock: Clock) -> None:
     driver.submit(1)
     driver.dispatcher.pump()
     clock.now += 1000
-    assert driver.dispatcher.dismiss_idle(60) == []
+    assert driver.dispatcher.crew.dismiss_idle(60) == []
 
 
 def test_a_worker_that_has_just_come_is_not_idle_for_long(driver: Driver, clock: Clock) -> None:
     clock.now += 1000
     ref = driver.join(0)
-    assert driver.dispatcher.dismiss_idle(60) == []
+    assert driver.dispatcher.crew.dismiss_idle(60) == []
     clock.now += 61
-    assert driver.dispatcher.dismiss_idle(60) == [ref.supervisor]
+    assert driver.dispatcher.crew.dismiss_idle(60) == [ref.supervisor]
 
 
 def test_while_there_is_something_to_do_nobody_is_let_go(driver: Driver, clock: Clock) -> None:
@@ -1035,7 +1035,7 @@ def test_while_there_is_something_to_do_nobody_is_let_go(driver: Driver, clock: 
     clock.now += 1000
     driver.submit(1)
     driver.dispatcher.flush()
-    assert driver.dispatcher.dismiss_idle(60) == []
+    assert driver.dispatcher.crew.dismiss_idle(60) == []
     driver.dispatcher.pump()
     assert driver.assigned(ref) == [(0, 0)]
 
@@ -1061,7 +1061,7 @@ def test_who_waits_for_another_kind_is_idle_all_the_same(driver: Driver, clock: 
     driver.submit(1, kind=driver.kinds.find({"mem": 200 << 10}, 0))
     driver.dispatcher.pump()
     clock.now += 61
-    assert driver.dispatcher.dismiss_idle(60) == [ref.supervisor]
+    assert driver.dispatcher.crew.dismiss_idle(60) == [ref.supervisor]
 
 
 @given(
@@ -1124,7 +1124,7 @@ def test_a_lone_call_that_is_tried_again_says_so(driver: Driver) -> None:
 @pytest.mark.parametrize("why", ["busy", "leaving", "recalled", "too few", "too large"])
 def test_what_is_no_lone_call_goes_through_the_journal(driver: Driver, why: str) -> None:
     ref = driver.join(0)
-    member = driver.dispatcher.members()[0]
+    member = driver.dispatcher.crew.members()[0]
     body = b"\x80" * (1 << 20 if why == "too large" else 1)
     if why == "busy":
         driver.submit(1)
@@ -1173,7 +1173,7 @@ def test_a_worker_that_dies_while_it_is_given_a_lone_call(
 
     def write_slowly(inbox: LogWriter, data: bytes) -> Location:
         watching.start()
-        wait_until(lambda: not driver.dispatcher.members())
+        wait_until(lambda: not driver.dispatcher.crew.members())
         watching.join(0.05)
         assert inbox._fd >= 0, "closed under the writer"
         if full:
