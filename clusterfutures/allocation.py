@@ -415,7 +415,7 @@ class Allocation:
             if not self._events.heard(element.ref):
                 self._watch_closely()
             self._events.came(element)
-        if status.state is JobState.RUNNING:
+        if status.state in (JobState.RUNNING, JobState.SUSPENDED):  # while it is, its end is put off
             self._note_end(element, math.inf if status.time_left is None else now + status.time_left)
         if status.state.ended:
             self._ended(self._last_start(element, status), status)

@@ -51,6 +51,7 @@ TERM_GRACE = {True: 10.0, False: 1.0}
 """Seconds between SIGTERM and SIGKILL: if the site wants it to end (its own KillWait is longer), or we do."""
 IDLE_LOOK = 1.0  # seconds; with a bell this is only for safety
 CALL_GRACE = 0.5  # seconds that a driver may take to answer a call before a lone worker is told of by file
+STANDSTILL = 2.0  # seconds between two looks, which are never so far apart: this process was stopped then
 SIGNAL_GRACE = 0.25  # seconds that a scheduler takes, at most, to send one signal to all processes of a job
 _WAKERS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, ALARM)
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -65,6 +66,8 @@ class Child:
         self.ref = ref
         self.pid = pid
         self.reason = OWN
+        self.task = 0  # which it was at when last looked at
+        self.excused = 0.0  # seconds by which the deadline of that has moved
 
 
 class Supervisor:
@@ -75,11 +78,13 @@ class Supervisor:
         self._pid = os.getpid()
         self._lone = bool(spec.tasks)
         self._link = Link(run, ref, spec.orphan_timeout)
-        self._memory = self._map()
+        self._memory = mmap.mmap(-1, (1 if self._lone else SLOTS) * Marker.STRUCT.size)
+        self._markers = self._mark()
         self._children: dict[int, Child] = {}  # by slot
         self._generations: dict[int, int] = {}
         self._want = spec.workers
         self._failed_starts = 0
+        self._looked = time.monotonic()  # at the deadlines
         self._untold: Started | None = None  # a lone worker, until the driver has to look for it by files
         self._ring_by = 0.0  # when the driver has to be told to look, by bell or else by file; 0: it need not
         self.exit_code = 0  # as a shell has it: how a lone worker was lost
@@ -91,22 +96,16 @@ class Supervisor:
         for fd in self._signals:
             os.set_blocking(fd, False)
 
-    def _map(self) -> mmap.mmap:
-        """The workers' markers, in a file: they outlive even a supervisor that is killed with them.
+    def _mark(self) -> int:
+        """The workers' markers in a file: they outlive even a supervisor that is killed with its workers.
 
-        What a lone worker was at, its claim tells as well.
+        What a lone worker was at, its claim tells as well: -1.
         """
         if self._lone:
-            return mmap.mmap(-1, Marker.STRUCT.size)
-        size = SLOTS * Marker.STRUCT.size
+            return -1
         fd = os.open(self._run.markers(self._ref), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, size)
-            return mmap.mmap(fd, size)
-        except (OSError, ValueError):
-            return mmap.mmap(-1, size)  # a file system that cannot map: shared by inheritance all the same
-        finally:
-            os.close(fd)
+        os.pwrite(fd, bytes(self._spec.workers * Marker.STRUCT.size), 0)  # what is written over needs no room
+        return fd
 
     def run(self) -> Worker | None:
         """Stand over the workers until told to stop.  Returns in each forked worker, too, with its work."""
@@ -137,7 +136,7 @@ class Supervisor:
             generation = self._generations.get(slot, -1) + 1
             ref = self._ref._replace(slot=slot, generation=generation)
             home = self._run.make_home(ref)
-            Marker(self._memory, slot).set(0, 0.0, 0)
+            Marker(self._memory, slot, self._markers).set(0, 0.0, 0)
             pid = os.fork()
             if pid == 0:
                 return self._become(ref, home)
@@ -167,7 +166,8 @@ class Supervisor:
             from clusterfutures import share
 
             share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
-        worker = Worker(self._run, ref, self._spec, Marker(self._memory, ref.slot), self._pid)
+        marker = Marker(self._memory, ref.slot, self._markers)
+        worker = Worker(self._run, ref, self._spec, marker, self._pid)
         for number in _WARNINGS:
             signal.signal(number, worker.note_warning)
         return worker
@@ -224,11 +224,21 @@ class Supervisor:
         return bool(self._stopping)
 
     def _enforce_deadlines(self) -> None:
-        now = time.monotonic()
-        for slot, child in self._children.items():
-            task, deadline, _ = Marker(self._memory, slot).get()
-            if task and deadline and now >= deadline and child.reason == OWN:
+        last, self._looked = self._looked, time.monotonic()
+        stopped = self._looked - last
+        for child in self._children.values():
+            task, deadline = self._at(child)
+            if stopped > STANDSTILL:  # as the whole job is that its site suspends: no task is to pay for that
+                child.excused += stopped
+            elif task and deadline and self._looked >= deadline and child.reason == OWN:
                 self._end_task(child, task, TIMED_OUT)
+
+    def _at(self, child: Child) -> tuple[int, float]:
+        """The task + 1 that a worker is at, 0 for none, and when it has had its time; 0.0 if never."""
+        task, deadline, _ = Marker(self._memory, child.ref.slot).get()
+        if task != child.task:
+            child.task, child.excused = task, 0.0
+        return task, deadline + child.excused if deadline else 0.0
 
     def _end_task(self, child: Child, task: int, reason: int) -> None:
         """Kill a worker if it runs this very task: stopped first, so that it cannot move on meanwhile."""
@@ -238,7 +248,7 @@ class Supervisor:
             # there is one: the task may be over by then, and nobody would wake up who was stopped meanwhile.
             os.kill(child.pid, signal.SIGCONT)
             return
-        current, deadline, _ = Marker(self._memory, child.ref.slot).get()
+        current, deadline = self._at(child)
         if current == task and (reason != TIMED_OUT or deadline <= time.monotonic()):
             child.reason = reason
             _signal_group(child.pid, signal.SIGKILL)
@@ -304,7 +314,7 @@ class Supervisor:
     # -- waiting --------------------------------------------------------------------------------
 
     def _sleep(self) -> None:
-        deadlines = [Marker(self._memory, slot).get()[1] for slot in self._children]
+        deadlines = [self._at(child)[1] for child in self._children.values()]
         until = min((d for d in deadlines if d), default=0.0)
         timeout = self._link.pause(IDLE_LOOK)
         if self._lone:

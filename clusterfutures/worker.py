@@ -83,17 +83,23 @@ ALARM = signal.SIGURG  # it is harmless where nobody expects it, and no schedule
 
 
 class Marker:
-    """This worker's place in the map that its supervisor reads: current task + 1, its deadline, state.
+    """This worker's place in the memory that its supervisor reads: current task + 1, its deadline, state.
 
     Three aligned words of eight bytes, each stored at once, so that no reader sees half of one.  The deadline
     is in nanoseconds of the machine's monotonic clock, which both processes share.
+
+    The task is written to the file `fd` as well, unless that is -1: it outlives both.  That file is not
+    mapped: where there is no room a store would be SIGBUS, and a network file system promises to send what
+    was written when a process that dies closes a file, but nothing of what was stored.
     """
 
     STRUCT = Struct("<QQQ")
+    _TASK = Struct("<Q")
 
-    def __init__(self, memory: mmap, slot: int) -> None:
+    def __init__(self, memory: mmap, slot: int, fd: int = -1) -> None:
         self._words = memoryview(memory).cast("Q")
         self._at = slot * 3
+        self._fd = fd
 
     @classmethod
     def read(cls, path: str, slot: int) -> int:
@@ -101,7 +107,7 @@ class Marker:
         try:
             with open(path, "rb") as file:
                 file.seek(slot * cls.STRUCT.size)
-                return int(cls.STRUCT.unpack(file.read(cls.STRUCT.size))[0])
+                return int(cls._TASK.unpack(file.read(cls._TASK.size))[0])
         except (OSError, struct_error):
             return 0
 
@@ -111,6 +117,11 @@ class Marker:
         words[at + 1] = int(deadline * 1e9)
         words[at + 2] = state
         words[at] = task
+        if self._fd >= 0:
+            try:
+                os.pwrite(self._fd, self._TASK.pack(task), at * 8)
+            except OSError:  # no room even for what is written over: the file says which task was the last
+                pass
 
     def get(self) -> tuple[int, float, int]:
         """What the worker recorded last."""
@@ -158,6 +169,7 @@ class Worker:
 
     def run(self) -> int:
         """Work until told to leave; returns the exit code."""
+        self.check_parent()  # what a supervisor began that was killed meanwhile is begun anew by another
         if self._lone and not self.run_directory.claim(self.ref, START):
             return 0  # cancelled, before it could start
         if not self._initialize():

@@ -1216,6 +1216,14 @@ def test_the_end_of_the_wall_time_is_told_when_it_moves(world: World) -> None:
     assert world.timed[3:] == [(ref, float("inf"))], "somebody has taken the limit away"
 
 
+def test_the_end_of_the_wall_time_is_put_off_while_the_job_is_suspended(world: World) -> None:
+    world.turn(1)
+    world.answer(RUNNING._replace(time_left=600.0))
+    world.later(300)
+    world.answer(SUSPENDED._replace(time_left=500.0))
+    assert [end for _, end in world.timed] == [world.clock.now + 300, world.clock.now + 500]
+
+
 def test_a_job_that_waits_has_no_end_yet(world: World) -> None:
     world.turn(1)
     world.answer(PENDING._replace(time_left=600.0))

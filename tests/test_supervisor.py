@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from clusterfutures import bootstrap
@@ -297,6 +298,26 @@ def test_a_lone_task_that_the_site_ends(site: Site) -> None:
     assert site.ended(1) == [Ended(0, 0, signal.SIGTERM, number + 1, SITE)]
 
 
+def test_a_lone_task_whose_supervisor_was_killed_before_is_not_begun(site: Site) -> None:
+    os.makedirs(site.run.home(WORKER), 0o700)
+    printed = site.run.stdout(WORKER)
+    os.mkfifo(printed, 0o600)  # to open it, the worker waits until somebody reads
+    start_lone(site, site.tasks.wait_for, site.opened())
+    assert site.process is not None
+    supervisor = psutil.Process(site.process.pid)
+    wait_until(supervisor.children)
+    [worker] = supervisor.children()
+    site.process.kill()
+    site.process.wait()
+    reader = os.open(printed, os.O_RDONLY)
+    try:
+        wait_until(lambda: gone(worker.pid), 20, describe=site.state)
+    finally:
+        os.close(reader)
+    assert site.run.claimed(WORKER) == ""
+    assert said(site, WORKER) == []
+
+
 def test_a_lone_task_that_was_cancelled_is_not_begun(site: Site) -> None:
     assert site.run.claim(WORKER, CANCEL)
     start_lone(site, site.tasks.wait_for, site.gate())
@@ -406,6 +427,32 @@ def test_deadlines_are_each_tasks_own(site: Site) -> None:
     site.assign(time.sleep, *[0.5] * 5, timeout=2.4)
     assert len(site.outcomes(6)) == 6, "each of them has that long, not all together"
     assert len(site.ended(1)) == 1
+
+
+@pytest.mark.long
+def test_no_deadline_passes_while_the_job_is_suspended(site: Site) -> None:
+    """The supervisor is the first to go on, and ends another task: so it has looked, and let this one be."""
+    site.start(workers=2)
+    site.ready()
+    site.ready(slot(1))
+    gate, never = site.gate(), site.gate("never")
+    assert site.process is not None
+    site.process.send_signal(signal.SIGSTOP)
+    try:
+        site.assign(site.tasks.wait_for, gate, timeout=6.0)
+        [other] = site.assign(site.tasks.wait_for, never, ref=slot(1))
+        pids = [site.running(gate), site.running(never)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(6.0)
+        site.kill(other, slot(1))
+    finally:
+        site.process.send_signal(signal.SIGCONT)
+    [ended] = site.ended(1)
+    assert (ended.slot, ended.task) == (1, other + 1)
+    site.open(gate)
+    os.kill(pids[0], signal.SIGCONT)
+    assert site.outcomes(1)[0][2] == gate
 
 
 # ---- giving up ----------------------------------------------------------------------------------
