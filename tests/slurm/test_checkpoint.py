@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clusterfutures import SlurmExecutor, current_task
+from clusterfutures import Retries, SlurmExecutor, current_task
 from tests import local_work
 from tests.slurm import Cluster
 from tests.support import wait_until
@@ -39,9 +39,10 @@ def said(log: str, word: str) -> None:
 
 
 def test_after_the_wall_time(cluster: Cluster, tmp_path: Path) -> None:
-    """In both modes together, since Slurm looks for what to warn, and what to end, twice a minute."""
+    """With more of it; both modes together, since Slurm looks for whom to warn, or end, twice a minute."""
     logs = [str(tmp_path / mode) for mode in ("pool", "jobs")]
-    options: dict[str, Any] = {"mem": "100M", "time": "10m", "signal": "USR1@60", "retries": 1}
+    options: dict[str, Any] = {"mem": "100M", "time": "10m", "signal": "USR1@60"}
+    options["retries"] = Retries(1, grow={"time": 1.5})
     with SlurmExecutor(1, **options) as pool, SlurmExecutor(1, job_per_task=True, **options) as jobs:
         tasks = [ex.submit(saves_when_warned, log) for ex, log in zip((pool, jobs), logs)]
         for log, task in zip(logs, tasks):
@@ -53,6 +54,7 @@ def test_after_the_wall_time(cluster: Cluster, tmp_path: Path) -> None:
         for task in tasks:
             assert task.result(LIMIT) == ["warned in attempt", 0]
             assert task.attempt == 1
+            assert "TimeLimit=00:15:00" in cluster.query("scontrol", "show", "job", str(task.job_id))
 
 
 def test_the_time_that_is_left(cluster: Cluster) -> None:
