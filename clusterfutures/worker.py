@@ -148,7 +148,7 @@ class Worker:
         self._writing = _thread.allocate_lock()  # the outbox: main thread and attendant
         self._reading = _thread.allocate_lock()  # the inbox: whoever holds it may take from it
         self._leaving = False
-        self._unrung = False
+        self._unrung = self._recalled = False
         self._rung = 0.0
         self._done = 0
         self._rests_as = RUNS  # its state between tasks
@@ -245,11 +245,14 @@ class Worker:
             elif kind == ASSIGN:
                 self._queue.extend(self._assigned(Assign.unpack(body)))
             elif kind == RECALL:
-                self._hand_back()
+                self._recalled = True
             elif kind == LEAVE:
                 self._leaving = True
             elif kind == TIME_LEFT:
                 self.ends = time.monotonic() + SECONDS.unpack(body)[0]
+        if self._recalled:
+            self._hand_back(RETURNED)
+            self._recalled = False
 
     def _assigned(self, assign: Assign) -> Iterable[Task]:
         try:
@@ -271,15 +274,23 @@ class Worker:
             self._batch = (place, batch)
         return batch
 
-    def _hand_back(self, kind: int = RETURNED, count: int = 0) -> None:
-        """Give up what has not been started, and `count` tasks more: the answer to RECALL."""
+    def _hand_back(self, kind: int, more: int = 0) -> None:
+        """Give up what has not been started, and so many tasks `more`.
+
+        Raises OSError if that cannot be told; then nothing is given up.
+        """
+        taken: list[Task] = []
         while True:
             try:
-                self._queue.pop()  # atomic: the main thread takes from the other end
+                taken.append(self._queue.pop())  # atomic: the main thread takes from the other end
             except IndexError:
                 break
-            count += 1
-        self._tell(kind, NUMBER.pack(count))
+        try:
+            self._write(kind, NUMBER.pack(len(taken) + more))
+        except OSError:
+            self._queue.extend(reversed(taken))
+            raise
+        self._ring()
 
     def _too_late_for(self, task: Task) -> bool:
         """Whether the wall time will probably be over before `task` is; if so, hand it back and retire.
@@ -433,7 +444,13 @@ class Worker:
 
     def attend(self) -> None:
         """What the attendant does while a task takes its time."""
-        self._ring()
+        for step in (self._ring, self._look):
+            try:
+                step()
+            except OSError:  # no room for what is to be told: that is tried again at the next tick
+                self._unrung = True
+
+    def _look(self) -> None:
         if self._reading.acquire(False):
             try:
                 self._handle(self._link.look())

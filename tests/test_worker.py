@@ -144,6 +144,13 @@ def forks(_):
 def limit_files(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
+def limit_files_until(path):
+    """There is room for a number, and for nothing else, until it is told to go on."""
+    limit_files(10)
+    wait_for(path)
+    limit_files(resource.RLIM_INFINITY)
+    wait_for(path + ".then")
+
 def large(size):
     return b"x" * size
 
@@ -607,6 +614,23 @@ def test_unstarted_tasks_are_handed_back(site: Site) -> None:
     site.assign(site.tasks.double, 50)
     found = site.outcomes(2)
     assert [value for _, _, value in found] == [gate, 100]
+
+
+def test_what_cannot_be_handed_back_is_when_there_is_room(site: Site) -> None:
+    site.start()
+    gate, then = site.gate(), site.gate() + ".then"
+    site.assign(site.tasks.limit_files_until, gate)
+    site.assign(site.tasks.double, 1, 2)
+    site.running(gate)
+    site.tell(WORKER, frame(RECALL, b""))
+    time.sleep(0.5)  # it sees that, and can say nothing
+    assert returned(site, 0) == []
+    site.open(gate)
+    site.running(then)
+    assert returned(site, 1) == [2]
+    site.open(then)
+    site.assign(site.tasks.double, 50)
+    assert [value for _, _, value in site.outcomes(2)] == [None, 100]
 
 
 def test_answers_and_outcomes_account_for_every_task(site: Site) -> None:
