@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clusterfutures.errors import RunDirectoryError, RunInUse
-from clusterfutures.lease import FAILED, FINISHED, DriverLease, in_use
-from clusterfutures.runs import DEAD, LIVE, look, runs, usual_places
+from clusterfutures.lease import DEAD, FAILED, FINISHED, DriverLease, in_use
+from clusterfutures.runs import LIVE, look, runs, usual_places
 from clusterfutures.spool import RunDirectory
 
 if TYPE_CHECKING:

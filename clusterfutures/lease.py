@@ -22,7 +22,7 @@ SILENCE = 90.0
 It gives one every 15 s, and a network file system may show a file as it was a minute ago (acdirmax, nfs(5)).
 """
 LOOK = 1.0  # seconds between looks at a lease that is watched
-HELD, FINISHED, FAILED = "held", "finished", "failed"
+HELD, FINISHED, FAILED, DEAD = "held", "finished", "failed", "dead"
 
 
 class Holder(NamedTuple):
@@ -51,7 +51,10 @@ def is_alive(holder: Holder) -> Optional[bool]:
 
 
 class Standing(NamedTuple):
-    """What a run's lease says: its last holder (None: it never had one), and HELD, FINISHED or FAILED."""
+    """What a run's lease says: its last holder (None: it never had one), and how it left the run.
+
+    That is HELD, FINISHED, FAILED, or DEAD: nobody has ended it, and nobody holds it.
+    """
 
     holder: Optional[Holder]
     state: str
@@ -93,6 +96,11 @@ class DriverLease(Lease):
         record = self._latest_record()
         state = HELD if record.get("state") == "held" else str(record.get("seal") or FINISHED)
         return Standing(_holder(record), state, str(record.get("since", "")))
+
+    @property
+    def before(self) -> str:
+        """How the run was found when the lease was taken: FINISHED, FAILED, or DEAD."""
+        return self.seal or DEAD
 
     def _latest_record(self) -> dict[str, Any]:
         return read_record(self._path(self._latest()))

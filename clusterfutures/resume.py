@@ -60,7 +60,7 @@ def reattach(
     try:
         return _executor(lease, RunDirectory(path, shared=bool(about["shared"])), max_workers)
     except BaseException:
-        lease.release("failed")
+        lease.release(lease.before)
         raise
 
 

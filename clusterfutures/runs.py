@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from clusterfutures.errors import RunDirectoryError
-from clusterfutures.lease import FAILED, FINISHED, HELD, Standing, is_alive, standing
+from clusterfutures.lease import DEAD, FAILED, FINISHED, HELD, Standing, is_alive, standing
 from clusterfutures.resume import read_about
 
 if TYPE_CHECKING:
     import argparse
 
-LIVE, DEAD, ELSEWHERE = "live", "dead", "elsewhere"
-"""States beside FINISHED and FAILED: its program lives; it is dead; it is, or was, on another machine."""
+LIVE, ELSEWHERE = "live", "elsewhere"
+"""States beside FINISHED, FAILED and DEAD: its program lives; it is, or was, on another machine."""
 
 
 class Run(NamedTuple):
@@ -59,7 +59,7 @@ def _state(found: Standing) -> str:
     if found.holder is None:
         return DEAD  # it was ended before it could say who it is
     if found.state != HELD:
-        return FAILED if found.state == FAILED else FINISHED
+        return found.state if found.state in (FAILED, DEAD) else FINISHED
     alive = is_alive(found.holder)
     return ELSEWHERE if alive is None else LIVE if alive else DEAD
 

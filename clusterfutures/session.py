@@ -390,9 +390,10 @@ class Session:
         """The last thing that the watching thread does."""
         keep, failed = self.settings.keep, bool(self.dispatcher.failures)
         remove = keep == "never" or (keep == "failed" and not failed)
-        remove &= self._release(FAILED if failed else FINISHED)
-        if self._taken is not None:
-            remove = False  # a run that it could not go on with
+        how = FAILED if failed else FINISHED
+        if self._taken is not None:  # it could not go on with that run, which is left as it was found
+            how, remove = self._lease.before, False
+        remove &= self._release(how)
         if self._hold is not None:
             self._hold.release(remove)
             self._hold = self.dispatcher.hold = None

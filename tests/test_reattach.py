@@ -26,11 +26,13 @@ from clusterfutures import (
     lease,
     reattach,
 )
+from clusterfutures.clean import remove
 from clusterfutures.executor import ClusterExecutor
 from clusterfutures.lease import DriverLease, Holder, this_process
 from clusterfutures.logs import LogReader, frame, segment_path
 from clusterfutures.processes import started
 from clusterfutures.records import CANCELLED, TASKS
+from clusterfutures.runs import look
 from clusterfutures.schedulers.local import LocalScheduler
 from clusterfutures.spool import RunDirectory
 from clusterfutures.writing.leases import read_record, write_record
@@ -508,6 +510,7 @@ class TestRefused:
             with pytest.raises(SchedulerUnavailable):
                 reattach(run)
             gc.collect()
+        assert look(str(run)).state == "dead", "its jobs may run, and nobody has ended it"
         with reattach(run) as ex:
             assert ex.futures[0].result(LIMIT) == 1
             assert ex.submit(abs, -2).result(LIMIT) == 2
@@ -536,7 +539,10 @@ from stations import Silent
 ex.options(retries=Retries(1, on=Silent)).submit(abs, -1).result(30)
 """,
         )
-        self.check(run, "cannot be unpickled here", "No module named 'stations'")
+        for _ in range(2):
+            self.check(run, "cannot be unpickled here", "No module named 'stations'")
+            with pytest.raises(RunDirectoryError, match="its jobs may still run"):
+                remove(str(run))
         sys.path.insert(0, str(tmp_path))
         try:
             with reattach(run) as ex:
