@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from clusterfutures import reattach
+from clusterfutures import reattach, watch
 from tests import local_work
 from tests.drivers import killed
 from tests.lying import NODES, Machines, work
+from tests.lying.conftest import AN_HOUR
 from tests.one_file_scheduler import ShellExecutor
 from tests.support import wait_until
 
@@ -80,6 +81,21 @@ def test_results_errors_and_deaths(lying: Machines, shell: Shell, jobs: bool, tm
         lost.exception(LIMIT)
         assert lost.exit_code == 3
         assert (printed.result(LIMIT), printed.stdout()) == (None, "seen\n")
+
+
+@pytest.mark.long
+@MODES
+def test_what_rings_is_found_without_looking(
+    lying: Machines, jobs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver looks at no file unless somebody rings; in other tests, looking might hide a dumb bell."""
+    for name in ("SAFETY_LOOK", "SAFETY_LISTING", "NEWCOMERS", "RECALL_LOOK", "MUTE_AFTER"):
+        monkeypatch.setattr(watch, name, AN_HOUR)
+    python, run = lying.on_a_node(sys.executable), lying.here / f"rung.{jobs}"
+    with ShellExecutor(2, run_dir=run, python=python, keep="never", job_per_task=jobs) as ex:
+        futures = [ex.submit(abs, -n) for n in range(4)]
+        assert [future.result(LIMIT) for future in futures] == [0, 1, 2, 3]
+        assert ex.submit(pow, 2, 3).result(LIMIT) == 8
 
 
 @pytest.mark.long
