@@ -220,6 +220,8 @@ class Futures(Sequence["ClusterFuture[Any]"]):
         self, which: Union[int, str, slice]
     ) -> Union[ClusterFuture[Any], Sequence[ClusterFuture[Any]]]:
         if isinstance(which, str):
+            if which not in self._by_name:
+                raise KeyError(f"no task was named {which!r}; `names` has those that were")
             return self._by_name[which]
         return self._futures[which]
 

@@ -78,6 +78,10 @@ class DriverLease(Lease):
     def _live(self) -> None:
         """The watching thread calls :meth:`beat`."""
 
+    def lost(self) -> bool:
+        """Whether another process has taken the run over; what was removed is nobody's."""
+        return self._latest() > self._generation
+
     def take(self) -> None:
         """Hold the lease from now on.
 

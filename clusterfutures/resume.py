@@ -70,6 +70,11 @@ def read_about(path: str) -> dict[str, Any]:
     try:
         run.check()
         about = json.loads(read_own(run.about))
+    except FileNotFoundError as error:
+        text = f"{path} is no run directory: there is no {error.filename}"
+        if not os.path.lexists(path):
+            text += "; a run that ends well removes its own, unless it has keep='always'"
+        raise RunDirectoryError(text, path) from error
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is no run directory that can be used: {error}", path) from error
     if not isinstance(about, dict) or "run_id" not in about or "shared" not in about:

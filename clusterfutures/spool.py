@@ -247,12 +247,12 @@ class RunDirectory:
 
     def make_job(self, job: int) -> None:
         """Make the directory of a job."""
-        make_folder(self.job(job))
+        make_folder(self.job(job), self.path)
 
     def make_home(self, ref: WorkerRef) -> str:
         """Make and return :meth:`home`; either side may be the first to need it."""
         home = self.home(ref)
-        make_folder(home)
+        make_folder(home, self.path)
         return home
 
     # -- logs -----------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class RunDirectory:
         digest = sha256(content).hexdigest()
         if digest not in self._buffers:
             path = self.buffer(digest)
-            make_folder(os.path.dirname(path))
+            make_folder(os.path.dirname(path), self.path)
             publish(path, content, sync=self.shared)
             self._buffers.add(digest)
         return digest
@@ -378,11 +378,14 @@ class RunDirectory:
         check_own(self.path, os.lstat(self.path), stat.S_IFDIR, 0o077)
 
 
-def make_folder(path: str) -> None:
-    """Make a folder for this user alone, and its parents; nothing happens if it is there."""
+def make_folder(path: str, top: str = "") -> None:
+    """Make a folder for this user alone, and its parents below `top`; nothing happens if it is there.
+
+    Raises FileNotFoundError if there is no `top`: a run directory that was removed is not made again.
+    """
     parent = os.path.dirname(path)
-    if parent and not os.path.isdir(parent):
-        make_folder(parent)  # os.makedirs would give parents whatever mode the umask leaves
+    if parent != top and not os.path.isdir(parent):
+        make_folder(parent, top)  # os.makedirs would give parents whatever mode the umask leaves
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:

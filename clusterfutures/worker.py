@@ -411,7 +411,7 @@ class Worker:
                 if self._link.report_lost(task.number, task.attempt, again.errno or 0):
                     return
             if self._link.orphaned():
-                return
+                raise error  # to end in this very task: it would seem not to have begun, and be run again
             time.sleep(0.5)  # nobody to tell and nowhere to write: room may be made meanwhile
 
     def _tell(self, kind: int, body: bytes) -> None:

@@ -86,6 +86,8 @@ ex.flush()
             assert states[4:6] == ["RUNNING"] * 2
             assert [future.task for future in ex.futures] == [*range(12)]
             assert ex.futures["slow 1"] is ex.futures[5]
+            with pytest.raises(KeyError, match="no task was named 'slow'"):
+                ex.futures["slow"]
             assert ex.futures.names == ["slow 0", "slow 1"]
             later = ex.submit(work.same, "later")
             gate.touch()
@@ -470,9 +472,9 @@ class TestRefused:
             assert word in str(caught.value)
 
     def test_no_run(self, tmp_path: Path) -> None:
-        self.check(tmp_path / "nowhere", "no run directory", "nowhere")
+        self.check(tmp_path / "nowhere", "no run directory", "nowhere", "keep='always'")
         tmp_path.chmod(0o700)
-        self.check(tmp_path, "no run directory")
+        self.check(tmp_path, f"no run directory: there is no {tmp_path / 'run.json'}")
         (tmp_path / "run.json").write_text("{}")
         self.check(tmp_path, "does not tell of a run")
 

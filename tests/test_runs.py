@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,7 +105,12 @@ class TestRuns:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("tempfile.tempdir", str(finished.parent))
-        assert str(finished) in command(capsys, "runs")[1][0]
+        beside = tmp_path / ".clusterfutures" / "beside"
+        shutil.copytree(finished, beside)
+        assert command(capsys, "clean", "--dry-run")[1] == [
+            f"would remove {path}" for path in (beside, finished)
+        ]
+        assert [line.split()[2] for line in command(capsys, "runs")[1]] == [str(beside), str(finished)]
 
 
 class TestClean:
@@ -156,10 +162,38 @@ class TestClean:
             remove(str(finished))
         assert finished.exists()
 
-    def test_with_a_slash_at_its_end(self, finished: Path) -> None:
-        remove(f"{finished}//")
-        assert not finished.exists()
-        assert finished.parent.exists()
+    def test_by_any_name_of_its_own(
+        self,
+        tmp_path: Path,
+        finished: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """With slashes, from beside it and from within; home directories often lie behind a link."""
+        (tmp_path / "home").symlink_to("runs")
+        for place, name in [
+            ("/", f"{finished}//"),
+            ("runs", "finished"),
+            ("runs", ".//finished/."),
+            ("runs/finished", "."),
+            (".", "home/finished"),
+        ]:
+            copy = shutil.copytree(finished, tmp_path / "copy")
+            monkeypatch.chdir(tmp_path / place)
+            assert command(capsys, "clean", name) == (0, [f"removed {name}"])
+            assert not finished.exists()
+            monkeypatch.chdir(tmp_path)
+            copy.rename(finished)
+        assert sorted(os.listdir(tmp_path)) == ["home", "runs"]
+
+    def test_what_can_be_of_several(
+        self, finished: Path, dead: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One that is refused does not save the others, and is told by the exit code."""
+        code, lines = command(capsys, "clean", str(dead), str(dead.parent), str(finished))
+        assert code == 1
+        assert [line.partition(" /")[0] for line in lines] == ["not removed:", "not removed:", "removed"]
+        assert os.listdir(dead.parent) == ["dead"]
 
     @pytest.mark.parametrize(
         ("name", "why"),
