@@ -155,10 +155,10 @@ class Crew:
         self._ends.pop(supervisor, None)
 
     def tell_end(self, members: Sequence[Member]) -> None:
-        """As a duration: clocks of nodes differ.  Who gets no further task need not know."""
+        """As a duration: clocks of nodes differ.  Who gets no further task may save the state of this one."""
         for member in members:
             ends = self._ends.get(member.ref.supervisor)
-            if ends is not None and not member.leaving:
+            if ends is not None:
                 with self.io:
                     self._tell(member, TIME_LEFT, SECONDS.pack(ends - time.monotonic()))
 

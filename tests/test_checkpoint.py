@@ -15,6 +15,7 @@ import pytest
 from clusterfutures import LocalExecutor, TaskContext, current_task
 from clusterfutures.checkpoint import Checkpoint
 from tests import local_work as work
+from tests.one_file_scheduler import ShellExecutor, ShellScheduler
 from tests.support import wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
@@ -188,6 +189,24 @@ class TestTheEndOfTheJob:
         task = pool.submit(current_task).result(LIMIT)
         assert task is not None
         assert (task.warned, task.time_left) == (False, None)
+
+    @pytest.mark.parametrize("jobs", [False, True], ids=["pool", "jobs"])
+    def test_the_time_is_what_the_scheduler_says(
+        self, tmp_path: Path, jobs: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = ShellScheduler._status
+
+        def left() -> Optional[float]:
+            wait_until(lambda: here().time_left is not None, LIMIT)
+            return here().time_left
+
+        monkeypatch.setattr(
+            ShellScheduler, "_status", lambda self, job: status(self, job)._replace(time_left=3600.0)
+        )
+        with ShellExecutor(1, run_dir=tmp_path / "run", job_per_task=jobs) as ex:
+            seconds = ex.submit(left).result(2 * LIMIT)
+        assert seconds is not None
+        assert 0 < seconds <= 3600
 
     def test_no_end_on_this_machine(self, pool: LocalExecutor) -> None:
         def left() -> Optional[float]:

@@ -64,5 +64,7 @@ def test_the_time_that_is_left(cluster: Cluster) -> None:
         wait_until(lambda: task.time_left is not None, LIMIT)
         return task.time_left
 
-    with SlurmExecutor(1, mem="100M", time="10m") as ex:
-        assert 0 < ex.submit(left).result(LIMIT) <= 600
+    options: dict[str, Any] = {"mem": "100M", "time": "10m"}
+    with SlurmExecutor(1, **options) as pool, SlurmExecutor(1, job_per_task=True, **options) as jobs:
+        for task in [ex.submit(left) for ex in (pool, jobs)]:
+            assert 0 < task.result(LIMIT) <= 600

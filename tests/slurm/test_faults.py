@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -146,6 +147,28 @@ def forgetful() -> Iterator[Cluster]:
     with Cluster(accounting=False) as found:
         found.activate()
         yield found
+
+
+def test_a_controller_that_is_away_at_the_end(
+    cluster: Cluster, make: Make, gate: Path, log: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The results come without it; the end waits until it tells that the jobs have ended, too."""
+    executors = [make(mode, 1) for mode in (POOL, JOBS)]
+    futures = [ex.submit(work.note_and_wait, log, n, str(gate)) for n, ex in enumerate(executors)]
+    begun(log, 2)
+    ends = [threading.Thread(target=executor.shutdown) for executor in executors]
+    cluster.stop_controller()
+    try:
+        for end in ends:
+            end.start()
+        gate.touch()
+        assert [future.result(LIMIT) for future in futures] == [0, 1]
+    finally:
+        cluster.start_controller()
+    for end in ends:
+        end.join(LIMIT)
+        assert not end.is_alive()
+    assert "could not be ended" not in caplog.text
 
 
 def test_a_controller_that_has_lost_its_state(
