@@ -10,9 +10,7 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,28 +18,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clusterfutures import LocalExecutor, TaskTimeout, WorkerLost, reattach, session
-from clusterfutures.doorbell import Doorbell
-from clusterfutures.line import Line
-from clusterfutures.link import Lease
+from clusterfutures import LocalExecutor, WorkerLost, reattach
 from clusterfutures.spool import RunDirectory
-from clusterfutures.wire import Identity
-from tests import fault_work
+from tests import fault_work, worker_faults
 from tests import local_work as work
-from tests.drivers import killed
-from tests.support import REPOSITORY, ScriptResult, check_no_process_left, wait_until
-
-LIMIT = 30.0  # seconds; whatever takes longer hangs
-
-
-def seen(log: str, count: int) -> None:
-    """Wait until so many lines were noted."""
-    wait_until(lambda: len(work.notes(log)) >= count, LIMIT, lambda: work.notes(log))
-
-
-def stopped(pid: int) -> bool:
-    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-
+from tests.drivers import (
+    ENDS,
+    STOPPED,
+    TERMINATED,
+    Driver,
+    cabled,
+    interrupt_twice,
+    killed,
+    outlast_cut,
+    outlast_flood,
+)
+from tests.support import REPOSITORY, check_no_process_left, wait_until
+from tests.worker_faults import LIMIT, seen
 
 # ---- processes --------------------------------------------------------------------------------------
 
@@ -64,88 +57,33 @@ class TestWorker:
             assert len(work.notes(log)) == 1
 
     def test_stopped(self, bell: bool, log: str) -> None:
-        """For good, it is ended by the time limit of its task; for a while, nothing comes of it."""
         with LocalExecutor(2, doorbell=bell, keep="never") as pool:
-            lasting = pool.options(timeout=0.3).submit(fault_work.stop, log)
-            assert type(lasting.exception(LIMIT)) is TaskTimeout
-            passing = pool.submit(fault_work.stop, log)
-            seen(log, 2)
-            pid = int(work.notes(log)[1])
-            wait_until(lambda: stopped(pid), LIMIT)
-            assert [pool.submit(abs, -n).result(LIMIT) for n in range(3)] == [0, 1, 2]
-            assert not passing.done()
-            os.kill(pid, signal.SIGCONT)
-            assert passing.result(LIMIT) is None
+            worker_faults.worker_stopped(pool, log)
 
     def test_supervisor_stopped_for_a_while(self, bell: bool, log: str, gate: Path) -> None:
-        """Results need no supervisor; what else has happened is told when it goes on."""
         with LocalExecutor(2, doorbell=bell, keep="never") as pool:
-            assert pool.wait_for_workers(2, LIMIT)
-            doomed = pool.submit(work.note_and_wait, log, 0, str(gate))
-            seen(log, 1)
-            assert doomed.pid is not None
-            supervisor = psutil.Process(doomed.pid).ppid()
-            os.kill(supervisor, signal.SIGSTOP)
-            try:
-                assert [pool.submit(abs, -n).result(LIMIT) for n in range(3)] == [0, 1, 2]
-                os.kill(doomed.pid, signal.SIGKILL)
-                assert not doomed.done()
-            finally:
-                os.kill(supervisor, signal.SIGCONT)
-            assert type(doomed.exception(LIMIT)) is WorkerLost
-
-
-STOPPED = """\
-import os, signal, sys
-from clusterfutures import LocalExecutor, WorkerLost
-from tests import local_work as work
-from tests.support import wait_until
-log, gate, orphan = sys.argv[1:]
-with LocalExecutor(1, doorbell=False, keep="never", orphan=orphan, orphan_timeout=1) as ex:
-    futures = [ex.submit(work.note_and_wait, log, n, gate) for n in range(3)]
-    wait_until(lambda: work.notes(log))
-    work.note(log + "-pids", f"{os.getpid()} {futures[0].pid}")
-    os.kill(os.getpid(), signal.SIGSTOP)
-    for future in futures:
-        error = future.exception()
-        print("lost" if isinstance(error, WorkerLost) else future.result())
-"""
-
-TERMINATED = """\
-ex.options(name="runs").submit(work.note_and_wait, log, "runs", gate)
-begun(1)
-ex.submit(abs, -2)
-ex.flush()
-"""
+            worker_faults.supervisor_stopped(pool, log, gate)
 
 
 class TestDriver:
-    """It is stopped for longer than its workers wait for it, or ended in the usual way."""
+    """It is stopped for longer than its workers wait for it, or ended in the usual way, or in a hurry."""
 
-    @pytest.mark.parametrize(("orphan", "first"), [("drain", "0"), ("kill", "lost")])
-    def test_stopped_until_its_workers_have_gone(
-        self, run: Callable[..., ScriptResult], log: str, gate: Path, orphan: str, first: str
-    ) -> None:
+    @pytest.mark.parametrize(("orphan", "first"), [("drain", "0"), ("kill", "WorkerLost")])
+    def test_stopped_until_its_workers_have_gone(self, tmp_path: Path, orphan: str, first: str) -> None:
         """By polling: a line that is open tells the workers that their driver lives."""
-
-        def let_go_on() -> None:
-            seen(f"{log}-pids", 2)
-            driver, worker = map(int, work.notes(f"{log}-pids"))
-            wait_until(lambda: stopped(driver), LIMIT)
+        silent = Driver(
+            LocalExecutor, tmp_path, STOPPED, doorbell=False, orphan=orphan, orphan_timeout=1.0
+        )
+        with silent as driver:
+            driver.wait_stopped()
             if orphan == "drain":
-                gate.touch()
-            wait_until(lambda: not psutil.pid_exists(worker) or is_zombie(worker), LIMIT)
-            gate.touch()
-            os.kill(driver, signal.SIGCONT)
-
-        helper = threading.Thread(target=let_go_on)
-        helper.start()
-        try:
-            result = run(STOPPED, log, str(gate), orphan).check()
-        finally:
-            helper.join(LIMIT)
-        assert result.stdout.split() == [first, "1", "2"]
-        assert sorted(work.notes(log)) == ["0", "1", "2"], "none ran twice"
+                driver.gate.touch()
+            below = psutil.Process(driver.process.pid).children(recursive=True)
+            wait_until(lambda: all(map(gone, below)), LIMIT, lambda: below)
+            driver.gate.touch()
+            driver.process.send_signal(signal.SIGCONT)
+            assert driver.end().check().stdout.split() == [first, "1", "2"]
+            assert sorted(work.notes(driver.log)) == ["0", "1", "2"], "none ran twice"
 
     def test_sigterm(self, bell: bool, tmp_path: Path, gate: Path) -> None:
         """It is the end of the driver and no other's: the task that runs is finished, the rest is kept."""
@@ -157,117 +95,33 @@ class TestDriver:
             assert [future.result(LIMIT) for future in pool.futures] == ["runs", 2]
         assert work.notes(str(tmp_path / "notes")) == ["runs"]
 
+    @pytest.mark.parametrize("where", ENDS)
+    def test_interrupted_twice(self, bell: bool, tmp_path: Path, where: str) -> None:
+        """It does not wait for the end of its workers any more, which comes all the same."""
+        ended = interrupt_twice(LocalExecutor, tmp_path, where, doorbell=bell)
+        assert "KeyboardInterrupt" in ended.stderr, ended.report()
+        check_no_process_left()
 
-def is_zombie(pid: int) -> bool:
+
+def gone(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
     return True
 
 
 # ---- the doorbell -----------------------------------------------------------------------------------
 
 
-class Cable:
-    """Stands before a Unix socket and passes on what comes, until it is cut: then nothing gets through.
-
-    As with a cable that is pulled out, neither side hears of that.
-    """
-
-    def __init__(self, path: str, target: str) -> None:
-        self.cut = False
-        self._target = target
-        self._ends: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                below, _ = self._listener.accept()
-            except OSError:
-                return
-            above = socket.socket(socket.AF_UNIX)
-            above.connect(self._target)
-            self._ends += [below, above]
-            for source, sink in ((below, above), (above, below)):
-                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
-
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                if not self.cut:
-                    sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close all of it, as a machine on the way that is switched off."""
-        for each in (self._listener, *self._ends):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-
 class TestDoorbell:
     """What others do to it, while tasks run."""
 
-    def test_flood_garbage_and_wrong_keys(self, tmp_path: Path, gate: Path, log: str) -> None:
-        randomness = random.Random(7)
-        with LocalExecutor(2, keep="never", run_dir=tmp_path / "run") as pool:
-            held = pool.submit(work.note_and_wait, log, 0, str(gate))
-            seen(log, 1)
-            path = RunDirectory(pool.run_dir, shared=False).bell
-            address = Lease.read(RunDirectory(pool.run_dir, shared=False)).address
-            over = threading.Event()
+    def test_flood_garbage_and_wrong_keys(self, gate: Path, log: str) -> None:
+        with LocalExecutor(2, keep="never") as pool:
+            outlast_flood(pool, 3, log, gate)
 
-            def flood() -> None:
-                while not over.is_set():
-                    with socket.socket(socket.AF_UNIX) as stranger, suppress(OSError):
-                        stranger.connect(path)
-                        stranger.sendall(randomness.randbytes(randomness.randrange(1, 5000)))
-                    forger = Line.start(address, randomness.randbytes(32), Identity(1, 0, 0, 0, 0, 0, 1))
-                    forger.receive(0.001)
-                    forger.close()
-
-            thread = threading.Thread(target=flood)
-            thread.start()
-            try:
-                assert [pool.submit(abs, -n).result(LIMIT) for n in range(50)] == [*range(50)]
-                assert list(pool.map(abs, range(1000), timeout=LIMIT)) == [*range(1000)]
-            finally:
-                over.set()
-                thread.join()
-            gate.touch()
-            assert held.result(LIMIT) == 0
-
-    def test_cut_while_tasks_run(
-        self, tmp_path: Path, gate: Path, log: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Outcomes and new tasks are found by looking; and when the line breaks for good, too."""
-        cables: list[Cable] = []
-
-        class Behind(Doorbell):
-            """Tells the workers the address of a cable to it."""
-
-            def __init__(self, key: bytes, *, path: str) -> None:
-                super().__init__(key, path=path)
-                cables.append(Cable(f"{path}-cable", path))
-                self.address += "-cable"
-
-        monkeypatch.setattr(session, "Doorbell", Behind)
-        with LocalExecutor(1, keep="never", run_dir=tmp_path / "run") as pool:
-            running = pool.submit(work.note_and_wait, log, 0, str(gate))
-            seen(log, 1)
-            (cable,) = cables
-            watch = pool._session._watch
-            assert watch is not None
-            wait_until(lambda: not watch._mute, LIMIT, "the worker's call")
-            cable.cut = True
-            gate.touch()
-            assert running.result(LIMIT) == 0
-            cable.close()
-            assert [pool.submit(abs, -n).result(LIMIT) for n in range(3)] == [0, 1, 2]
+    def test_cut_while_tasks_run(self, gate: Path, log: str) -> None:
+        with cabled() as cables, LocalExecutor(3, keep="never") as pool:
+            outlast_cut(pool, cables, 4, log, gate)
 
     def test_its_place_is_taken(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         pool = LocalExecutor(1, keep="never", run_dir=tmp_path / "run")

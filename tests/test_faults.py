@@ -23,9 +23,9 @@ from clusterfutures import LocalExecutor, TaskKilled, WorkerLost, payload, watch
 from clusterfutures.records import OUTCOME, OUTCOME_HEAD
 from clusterfutures.spool import RunDirectory, WorkerRef
 from tests import local_work as work
+from tests import worker_faults
 from tests.support import REPOSITORY, ScriptResult, wait_until
-
-LIMIT = 30.0  # seconds; whatever takes longer hangs
+from tests.worker_faults import LIMIT, all_gone, gone, seen, supervisor_of
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +33,6 @@ def pool(bell: bool) -> Iterator[LocalExecutor]:
     """Two workers, shared by the module: a test leaves them idle."""
     with LocalExecutor(2, doorbell=bell, keep="never") as executor:
         yield executor
-
-
-def gone(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-
-
-def all_gone(pids: list[int]) -> None:
-    wait_until(
-        lambda: all(map(gone, pids)), LIMIT, lambda: [psutil.Process(p) for p in pids if not gone(p)], 0.02
-    )
-
-
-def seen(log: str, count: int) -> None:
-    """Wait until so many lines were noted."""
-    wait_until(lambda: len(work.notes(log)) >= count, LIMIT, lambda: work.notes(log))
 
 
 def bundled(pool: LocalExecutor, function: Any, *args: Any) -> None:
@@ -172,13 +154,7 @@ class TestWorkerLost:
         all_gone([int(work.notes(log)[0])])
 
     def test_stopped_worker_can_be_killed(self, pool: LocalExecutor, log: str, gate: Path) -> None:
-        future = pool.submit(work.note_and_wait, log, 0, str(gate))
-        seen(log, 1)
-        wait_until(lambda: future.pid, LIMIT)
-        assert future.pid is not None
-        os.kill(future.pid, signal.SIGSTOP)
-        assert future.kill()
-        assert type(future.exception(LIMIT)) is TaskKilled
+        worker_faults.stopped_worker_killed(pool, log, gate)
 
     def test_shutdown_right_after_a_death(self, bell: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         # Without the last resort, a worker that is not told to leave stays for ever.
@@ -232,24 +208,13 @@ def leave_thread(log: str, until: str) -> str:
 class TestSupervisorLost:
     """A supervisor that is killed takes its workers along, and another one takes over."""
 
-    def supervisor(self, pool: LocalExecutor) -> tuple[int, list[int]]:
-        """Its pid, and those of its workers."""
-        assert pool.wait_for_workers(2, LIMIT)
-        pid = psutil.Process(pool.submit(os.getpid).result(LIMIT)).ppid()
-        return pid, [child.pid for child in psutil.Process(pid).children()]
-
     def test_while_idle(self, bell: bool) -> None:
         with LocalExecutor(2, doorbell=bell) as pool:
-            pid, workers = self.supervisor(pool)
-            os.kill(pid, signal.SIGKILL)
-            all_gone(workers)
-            # What is submitted before the death is noticed may be given to a dead worker: it moves on.
-            assert [pool.submit(abs, -n).result(LIMIT) for n in range(10)] == [*range(10)]
-            assert self.supervisor(pool)[0] != pid
+            worker_faults.supervisor_killed_while_idle(pool)
 
     def test_while_tasks_run(self, bell: bool, log: str, gate: Path) -> None:
         with LocalExecutor(2, doorbell=bell, keep="never") as pool:
-            pid, workers = self.supervisor(pool)
+            pid, workers = supervisor_of(pool)
             bundled(pool, work.note_and_wait, os.devnull, 0, __file__)
             untils = [str(gate)] * 2 + [__file__] * 100
             futures = [pool.submit(work.note_and_wait, log, n, until) for n, until in enumerate(untils)]
@@ -267,7 +232,7 @@ class TestSupervisorLost:
 
     def test_retries(self, bell: bool, log: str) -> None:
         with LocalExecutor(2, doorbell=bell, retries=1) as pool:
-            pid, workers = self.supervisor(pool)
+            pid, workers = supervisor_of(pool)
             futures = [pool.submit(work.attempts_in_time, f"{log}{n}", 1) for n in range(2)]
             seen(f"{log}0", 1)
             seen(f"{log}1", 1)
@@ -277,7 +242,7 @@ class TestSupervisorLost:
 
     def test_by_sigterm(self, bell: bool, log: str, gate: Path) -> None:
         with LocalExecutor(2, doorbell=bell, keep="never") as pool:
-            pid, workers = self.supervisor(pool)
+            pid, workers = supervisor_of(pool)
             future = pool.submit(work.note_and_wait, log, 0, str(gate))
             seen(log, 1)
             os.kill(pid, signal.SIGTERM)
@@ -288,21 +253,13 @@ class TestSupervisorLost:
     def test_twice_in_a_row(self, bell: bool) -> None:
         with LocalExecutor(2, doorbell=bell) as pool:
             for _ in range(2):
-                pid, workers = self.supervisor(pool)
+                pid, workers = supervisor_of(pool)
                 os.kill(pid, signal.SIGKILL)
                 all_gone(workers)
             assert sum(pool.map(abs, range(300), timeout=LIMIT)) == sum(range(300))
 
-    def test_stopped_one_does_not_hinder_the_end(
-        self, bell: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(watch, "CANCEL_AFTER", 0.5)
-        pool = LocalExecutor(2, doorbell=bell, keep="never")
-        pid, workers = self.supervisor(pool)
-        os.kill(pid, signal.SIGSTOP)
-        pool._session.abort()  # as an exception in the body of a `with` does
-        pool.shutdown()
-        all_gone([pid, *workers])
+    def test_stopped_one_does_not_hinder_the_end(self, bell: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        worker_faults.stopped_supervisor_ended(LocalExecutor(2, doorbell=bell, keep="never"), monkeypatch)
 
 
 DRIVER = """\
