@@ -230,6 +230,10 @@ class Futures(Sequence["ClusterFuture[Any]"]):
         """The names that there are, in the order of their tasks."""
         return list(self._by_name)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        """What IPython and Jupyter offer after ``futures["``."""
+        return self.names
+
     def __repr__(self) -> str:
         return f"<{len(self)} futures>"
 

@@ -88,7 +88,7 @@ ex.flush()
             assert ex.futures["slow 1"] is ex.futures[5]
             with pytest.raises(KeyError, match="no task was named 'slow'"):
                 ex.futures["slow"]
-            assert ex.futures.names == ["slow 0", "slow 1"]
+            assert ex.futures.names == ex.futures._ipython_key_completions_() == ["slow 0", "slow 1"]
             later = ex.submit(work.same, "later")
             gate.touch()
             assert [future.result(LIMIT) for future in ex.futures] == [1, 2, 4, 8, 0, 1, 2, 3, 0, 2, 4, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ ex.flush()
         **SMALL,
         **options,
     )
+    submitted = sorted(os.listdir(run / "jobs"))
     with reattach(run) as ex:
         assert isinstance(ex, SlurmExecutor)
         assert ex.futures[0].result(LIMIT) == 32
@@ -59,6 +61,8 @@ ex.flush()
         assert ex.futures["sum"].result(LIMIT) == 6
         assert ex.submit(abs, -1).result(LIMIT) == 1
         assert jobs <= {future.job_id for future in ex.futures[1:5]}
+        if not options["job_per_task"]:
+            assert sorted(os.listdir(run / "jobs")) == submitted, "the workers that are there do all of it"
     assert sorted(work.notes(str(here / "notes"))) == ["0", "1", "2", "3"]
 
 
