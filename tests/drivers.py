@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
@@ -63,11 +63,17 @@ class Driver:
     """A program that has an executor `ex` of this kind, and does `text`; a context manager, which ends it.
 
     `place` is where it notes what it does, and where the file ``open`` lets its tasks go on; `path` comes
-    before PATH.
+    before PATH, and the words `within` before the command, which they become.
     """
 
     def __init__(
-        self, kind: type[ClusterExecutor], place: Path, text: str, path: str = "", **options: object
+        self,
+        kind: type[ClusterExecutor],
+        place: Path,
+        text: str,
+        path: str = "",
+        within: Sequence[str] = (),
+        **options: object,
     ) -> None:
         self.run, self.log, self.gate = place / "run", str(place / "notes"), place / "open"
         self._said = [place / "stdout", place / "stderr"]
@@ -75,7 +81,7 @@ class Driver:
         script.write_text(BEGINNING.format(module=kind.__module__, name=kind.__name__) + text, "utf-8")
         with self._said[0].open("wb") as out, self._said[1].open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(script), str(place), repr(options)],
+                [*within, sys.executable, str(script), str(place), repr(options)],
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PATH": path + os.environ["PATH"]},
                 stdout=out,
                 stderr=err,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from clusterfutures import reattach, watch
+from clusterfutures import RunInUse, reattach, watch
 from tests import local_work
-from tests.drivers import killed
+from tests.drivers import Driver
 from tests.lying import NODES, Machines, work
 from tests.lying.conftest import AN_HOUR
 from tests.one_file_scheduler import ShellExecutor
@@ -132,25 +132,26 @@ class TestRuns:
     def test_another_driver(
         self, lying: Machines, bell: bool, tmp_path: Path, gate: Path, jobs: bool
     ) -> None:
+        """The first one is on a node; this one has looked at the run before, and been refused."""
         run = lying.here / f"killed.{bell}.{jobs}"
-        python = lying.on_a_node(sys.executable)
-        killed(
-            ShellExecutor,
-            tmp_path,
-            f"""
+        text = f"""
 ex = ShellExecutor(2, run_dir={str(run)!r}, keep="always", **options)
 wait([ex.submit(pow, 2, 3)])
 running = [ex.submit(work.note_and_wait, log, n, gate) for n in range(2)]
 begun(2)
 rest = [ex.submit(work.note_and_wait, log, n, gate) for n in range(2, 4)]
 ex.flush()
-""",
-            python=python,
-            doorbell=bell,
-            job_per_task=jobs,
-        )
+work.note(log, "submitted")
+signal.pause()
+"""
+        python = lying.on_a_node(sys.executable)
+        options = {"python": python, "doorbell": bell, "job_per_task": jobs}
+        with Driver(ShellExecutor, tmp_path, text, within=lying.on_a_node(), **options) as driver:
+            driver.wait_for("submitted")
+            with pytest.raises(RunInUse):
+                reattach(run)
         with reattach(run) as ex:
             gate.touch()
             assert [future.result(LIMIT) for future in ex.futures] == [8, 0, 1, 2, 3]
             assert ex.submit(abs, -1).result(LIMIT) == 1
-        assert sorted(local_work.notes(str(tmp_path / "notes"))) == ["0", "1", "2", "3"], "each ran once"
+        assert sorted(local_work.notes(driver.log)) == ["0", "1", "2", "3", "submitted"], "each ran once"
