@@ -366,8 +366,10 @@ class Dispatcher:
                 self._fail(run.sink, range(run.first, run.first + run.count), self._fate)
 
     def _pump(self) -> None:
-        self._write_fresh()
-        sweep, self._sweep = self._sweep, False  # first: what is cancelled from here on is for the next turn
+        sweep = self._sweep
+        if sweep:
+            self._sweep = False  # first: what is cancelled from here on is for the next turn
+        self._write_fresh()  # then: what was cancelled while it was fresh is swept as well
         withdrawn = self.queued.withdraw() if sweep and self.queued else []
         with self.crew.lock:
             self._roster.wake(time.monotonic())
@@ -454,8 +456,10 @@ class Dispatcher:
                 self.queued.started(member)
             self.crew.changed.notify_all()
         self.crew.tell_end([member])
-        if post.node in self._attempts.nodes.left_out:  # its job was submitted before that was so
-            self.crew.dismiss_all(ref.supervisor)
+
+    def shuns(self, node: str) -> bool:
+        """Whether workers of a pool are not to stay on `node`."""
+        return not self._job_per_task and node in self._attempts.nodes.left_out
 
     def forget(self, supervisor: WorkerRef, status: JobStatus) -> None:
         """A supervisor and its workers are gone; `status` is what the scheduler says of its job."""

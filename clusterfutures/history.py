@@ -21,6 +21,7 @@ from clusterfutures.records import (
     AGAIN,
     ASSIGN,
     ASSIGN_SIZE,
+    BY_SITE,
     CANCELLED,
     ENDED,
     GIVEN,
@@ -231,8 +232,9 @@ class WorkerPast(NamedTuple):
     """A worker: its `inbox` and its `outbox` were read to their ends.
 
     `ended` is how its supervisor saw it end, None if nobody did; `status` how its job did, in the scheduler's
-    words.  It is `dead` if either is known, or if the files prove it otherwise.  `pid` and `job_id` are None
-    if they are not known; `lone` says whether it is made for one task, which it has `claimed` or not.
+    words, unless it had ended by itself before.  It is `dead` if either is known, or if the files prove it
+    otherwise.  `pid` and `job_id` are None if they are not known; `lone` says whether it is made for one
+    task, which it has `claimed` or not.
     """
 
     ref: WorkerRef
@@ -374,16 +376,18 @@ class Past:
         for kind, body in orders:
             if kind == GIVEN:
                 self.tasks.give(body)
+        ended = ends.ended.get(ref[3:])
+        by_itself = ended is not None and ended.reason not in BY_SITE
         return WorkerPast(
             ref,
             Account(orders, _said(outbox) if begun else ()),
             inbox,
             outbox,
             pid=ends.pids.get(ref[3:]),
-            ended=ends.ended.get(ref[3:]),
-            status=stand.status,
+            ended=ended,
+            status=None if by_itself else stand.status,
             job_id=stand.job_id,
-            dead=stand.gone or ref[3:] in ends.ended,
+            dead=stand.gone or ended is not None,
             kind=stand.specification.kind,
         )
 

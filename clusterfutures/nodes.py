@@ -23,11 +23,12 @@ class Nodes:
     def lost(self, node: str, now: float) -> bool:
         """A task was lost on `node`; whether that is to be left out from here on.
 
-        Where tasks are lost everywhere it is not the node's fault.
+        Where tasks are lost everywhere it is not the node's fault; and one must stay.
         """
         losses = [time for time in self._losses.get(node, []) if time > now - WINDOW]
         self._losses[node] = [*losses, now]
-        elsewhere = any(other != node and time > now - WINDOW for other, time in self._well.items())
+        others = self._well.keys() - self.left_out - {node}
+        elsewhere = any(self._well[other] > now - WINDOW for other in others)
         if len(losses) + 1 < LOSSES or not elsewhere or node in self.left_out:
             return False
         self.left_out.add(node)

@@ -448,11 +448,13 @@ class Watch:
         job_id = self.allocation.id_of(ref.supervisor, ready.job_id)
         post = Post(str(ref), ready.pid, ready.node, job_id)
         self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
+        if self.dispatcher.shuns(ready.node):  # its job was submitted before that was so
+            self._retire(ref.supervisor)
         if not self.allocation.serves(ref.supervisor):
             self._crew.dismiss_all(ref.supervisor)
 
     def _retire(self, supervisor: WorkerRef) -> None:
-        """The wall time of a job is nearly over: nothing more for any of its workers."""
+        """Nothing more for any of the workers of a job: its wall time is nearly over, or its node shunned."""
         self._crew.dismiss_all(supervisor)
         self.allocation.retire(supervisor)
 

@@ -13,6 +13,7 @@ from clusterfutures.dispatch import Dispatcher
 from clusterfutures.futures import ClusterFuture
 from clusterfutures.journal import Policy, Run
 from clusterfutures.kinds import Kinds
+from clusterfutures.nodes import LOSSES, Nodes
 from clusterfutures.records import CALL
 from clusterfutures.spool import RunDirectory
 
@@ -75,3 +76,33 @@ def test_a_callback_of_such_a_task_may_flush(dispatcher: Between) -> None:
     assert seen == [True]
     with pytest.raises(CancelledError):
         future.result(0)
+
+
+def test_cancelled_while_it_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps of the writing thread: it is swept in the next turn, and gets no job."""
+    run = RunDirectory(str(tmp_path), shared=False)
+    kinds = Kinds({}, lambda needs: None)
+    dispatcher = Dispatcher(run, 1, 0, True, lambda ref, inbox: None, lambda: None, kinds)
+    write, futures = dispatcher._write_fresh, []
+
+    def submit_behind() -> None:
+        write()
+        if not futures:
+            futures.append(dispatcher.add(CALL, dispatcher.journal.function(len), b"\x80", [], Policy()))
+            futures[0].cancel()
+
+    monkeypatch.setattr(dispatcher, "_write_fresh", submit_behind)
+    dispatcher.note_cancelled()
+    dispatcher.pump()
+    dispatcher.pump()
+    assert futures[0].cancelled()
+    assert not any(dispatcher.wanted().values())
+    assert dispatcher.unfinished == 0
+
+
+def test_a_node_that_is_left_out_is_no_elsewhere() -> None:
+    nodes = Nodes()
+    for node in ("a", "b"):
+        nodes.well(node, 0.0)
+    assert [nodes.lost("a", 1.0 + n) for n in range(LOSSES)] == [False] * (LOSSES - 1) + [True]
+    assert not any(nodes.lost("b", 9.0 + n) for n in range(2 * LOSSES))
