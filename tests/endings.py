@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,23 +86,6 @@ def lost(future: ClusterFuture[Any], *kinds: type[Error]) -> Error:
 def goes_on(executor: ClusterExecutor) -> None:
     """The executor can be used as before."""
     assert executor.submit(abs, -1).result(LIMIT) == 1
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB at `path`, which every node of this machine sees; only root can have that."""
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def needs_root() -> None:
-    """Skip the test that is running if it may not mount a file system."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
 
 
 class Outage(NamedTuple):

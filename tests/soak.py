@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -431,6 +432,15 @@ class SlurmMischief(Mischief):
                 self.restart_controller: 0.5,
             }
         )
+
+    def run(self) -> None:
+        super().run()
+        self.struck.victims += self._restarts()
+
+    def _restarts(self) -> int:
+        """How often Slurm has started jobs anew; also those that no killed slurmd has taken."""
+        told = self._cluster.query("scontrol", "--oneliner", "show", "jobs")
+        return sum(map(int, re.findall(r" Restarts=(\d+) ", told)))
 
     def end(self) -> None:
         super().end()

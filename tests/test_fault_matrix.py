@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import random
 import re
 import shutil
 import signal
@@ -20,7 +19,7 @@ import pytest
 
 from clusterfutures import LocalExecutor, WorkerLost, reattach
 from clusterfutures.spool import RunDirectory
-from tests import fault_work, worker_faults
+from tests import fault_work, file_faults, worker_faults
 from tests import local_work as work
 from tests.drivers import (
     ENDS,
@@ -151,49 +150,11 @@ class TestFiles:
         check_no_process_left()
 
     def test_damaged_outcomes(self, tmp_path: Path) -> None:
-        """Cut or with a flipped bit, at any place: what is whole counts, the rest is run again."""
-        run = killed(
-            LocalExecutor,
-            tmp_path,
-            """
-ex.scale(1)
-wait([ex.options(retries=3).submit(pow, 2, n) for n in range(4)])
-""",
-            orphan_timeout=0.5,
-        )
-        check_no_process_left()
-        (outbox,) = run.glob("jobs/0/0.0/0.0/out.000000")
-        size, randomness = outbox.stat().st_size, random.Random(7)
-        for number in range(4):
-            copy = tmp_path / f"copy{number}"
-            shutil.copytree(run, copy, ignore=shutil.ignore_patterns("bell"))
-            copy.chmod(0o700)
-            damage(copy / outbox.relative_to(run), randomness.randrange(size), cut=number % 2 == 0)
-            with reattach(copy) as pool:
-                assert [future.result(LIMIT) for future in pool.futures] == [1, 2, 4, 8]
+        file_faults.damaged_outcomes(LocalExecutor, tmp_path, check_no_process_left, 4, orphan_timeout=0.5)
 
     def test_stale_files(self, bell: bool, tmp_path: Path) -> None:
-        """Whatever an interrupted write has left behind is passed over, in the run and when it goes on."""
-        text = "assert ex.submit(abs, -1).result(60) == 1\nex.submit(abs, -2)\nex.flush()"
-        run = killed(LocalExecutor, tmp_path, text, doorbell=bell, orphan_timeout=0.5)
-        check_no_process_left()
-        files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith("lease.")]
-        for path in files:  # leases are written in place
-            for name in (f"{path}.1.abcdef12.part", f"{path}.part"):
-                Path(name).write_bytes(b"half of it")
-        with reattach(run) as pool:
-            assert [future.result(LIMIT) for future in pool.futures] == [1, 2]
-            assert pool.submit(abs, -3).result(LIMIT) == 3
-
-
-def damage(path: Path, place: int, cut: bool) -> None:
-    """Cut a file at `place`, or flip a bit there."""
-    if cut:
-        os.truncate(path, place)
-        return
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1 << place % 8
-    path.write_bytes(content)
+        options = {"doorbell": bell, "orphan_timeout": 0.5}
+        file_faults.stale_files(LocalExecutor, tmp_path, check_no_process_left, **options)
 
 
 def test_clock_set_apart(bell: bool) -> None:

@@ -7,10 +7,10 @@ import gc
 import json
 import logging
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from clusterfutures import LocalExecutor, OutcomeNotWritten, RunDirectoryError, 
 from clusterfutures import watch as watching
 from clusterfutures.logs import Frame, LogReader
 from clusterfutures.records import GIVEN, TASKS, WAITING, Batch, Task, Waiting
+from tests import file_faults
 from tests import local_work as work
+from tests.endings import POOL, making
+from tests.filesystems import TOO_LARGE, failing, filled, quota, tmpfs
 from tests.support import ScriptResult, wait_until
 
 LIMIT = 30.0  # seconds; whatever takes longer hangs
 HOUR = 3600.0
 ROOT = os.geteuid() == 0
-SMALL_DISK = 3 << 20  # bytes
-TOO_LARGE = 4 << 20
 
 
 def written(pool: LocalExecutor) -> tuple[set[int], dict[int, list[int]]]:
@@ -252,18 +253,15 @@ class TestRefused:
         assert path in text
         assert "Permission denied" in text
 
-    @pytest.mark.skipif(not ROOT, reason="only root can mount")
     def test_read_only(self, tmp_path: Path) -> None:
-        with mounted(tmp_path / "disk", "ro") as disk:
+        with tmpfs(tmp_path / "disk", "ro") as disk:
             self.check(disk / "run", "Read-only")
 
-    @pytest.mark.skipif(not ROOT, reason="only root can mount")
-    def test_full(self, tmp_path: Path) -> None:
-        with mounted(tmp_path / "disk", f"size={SMALL_DISK}") as disk:
-            with filled(disk):
-                self.check(disk / "run", "No space left")
-            with LocalExecutor(1, run_dir=disk / "run") as pool:
-                assert pool.submit(abs, -1).result(LIMIT) == 1, "the first try left nothing behind"
+    def test_full(self, disk: Path) -> None:
+        with filled(disk):
+            self.check(disk / "run", "No space left")
+        with LocalExecutor(1, run_dir=disk / "run") as pool:
+            assert pool.submit(abs, -1).result(LIMIT) == 1, "the first try left nothing behind"
 
     def test_changed_by_somebody_else_meanwhile(self, tmp_path: Path) -> None:
         pool = LocalExecutor(1, run_dir=tmp_path / "run")
@@ -384,47 +382,10 @@ print(os.path.exists(ex.run_dir))
         assert result.stdout == "True\n"
 
 
-class mounted:  # noqa: N801  (used as a function)
-    """A small file system of its own, while the block lasts."""
-
-    def __init__(self, path: Path, options: str) -> None:
-        self.path, self.options = path, options
-
-    def __enter__(self) -> Path:
-        self.path.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", self.options, "none", str(self.path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            stop = pytest.fail if os.environ.get("CI") else pytest.skip
-            stop(f"cannot mount here: {done.stderr.strip()}")
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        gc.collect()
-        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
-
-
-class filled:  # noqa: N801  (used as a function)
-    """No byte is free on the disk of `directory` while the block lasts."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "filler"
-
-    def __enter__(self) -> None:
-        with self.path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(4096))
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink()
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of `SMALL_DISK` bytes."""
-    if not ROOT:
-        pytest.skip("only root can mount a small file system")
-    with mounted(tmp_path / "disk", f"size={SMALL_DISK}") as path:
+    """An empty file system of a few megabytes."""
+    with tmpfs(tmp_path / "disk") as path:
         yield path
 
 
@@ -547,13 +508,30 @@ class TestFullDisk:
         pool.shutdown()
 
 
-def test_file_size_limit_of_the_workers(bell: bool) -> None:
-    with LocalExecutor(1, doorbell=bell, setup="ulimit -f 100", keep="never") as pool:
-        future = pool.submit(bytes, 300_000)
-        error = future.exception(LIMIT)
-        assert type(error) is OutcomeNotWritten
-        assert error.errno == errno.EFBIG
-        assert [pool.submit(abs, -n).result(LIMIT) for n in range(20)] == [*range(20)]
+@pytest.fixture
+def make(tmp_path: Path, bell: bool) -> Iterator[file_faults.Make]:
+    """Makes executors that are shut down after the test; what has lost its driver is patient for a second."""
+    with making(LocalExecutor, tmp_path, doorbell=bell, orphan_timeout=1.0) as found:
+        yield partial(found, POOL)
+
+
+def test_file_size_limit_of_the_workers(make: file_faults.Make) -> None:
+    file_faults.limit_on_file_size(make)
+
+
+def test_used_up_quota(tmp_path: Path) -> None:
+    with quota(tmp_path / "disk") as limited, making(LocalExecutor, tmp_path) as make:
+        file_faults.used_up_quota(partial(make, POOL), limited)
+
+
+def test_read_only_while_tasks_run(make: file_faults.Make, bell: bool, tmp_path: Path, gate: Path) -> None:
+    """Without a bell nobody can say why the outcome of a task does not come: the task is lost."""
+    with failing(tmp_path / "disk") as disk:
+        error = file_faults.read_only(make, disk, str(tmp_path / "log"), gate)
+    if bell:
+        file_faults.not_written(error, errno.EROFS)
+    else:
+        assert type(error) is WorkerLost
 
 
 def test_file_size_limit_of_the_driver(run: Callable[..., ScriptResult], bell: bool) -> None:

@@ -48,10 +48,9 @@ from tests.endings import (
     goes_on,
     lost,
     making,
-    needs_root,
     outlast,
-    small_disk,
 )
+from tests.filesystems import tmpfs
 from tests.pbs import Door, Site
 from tests.pbs.door import LIMIT
 from tests.pbs.work import hold_bytes_for, kill_parent
@@ -287,8 +286,7 @@ class TestDisk:
         """A file system of 4 MiB that every node sees."""
         if pbs.real:
             pytest.skip("the nodes of a real server do not see what is mounted here")
-        needs_root()
-        with small_disk(tmp_path / "disk") as found:
+        with tmpfs(tmp_path / "disk") as found:
             yield found
 
     @pytest.mark.parametrize("mode", BOTH)

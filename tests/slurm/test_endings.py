@@ -21,7 +21,6 @@ import pytest
 from clusterfutures import (
     JobCancelled,
     NodeFailed,
-    OutcomeNotWritten,
     OutOfMemory,
     SlurmExecutor,
     SubmissionError,
@@ -49,10 +48,9 @@ from tests.endings import (
     goes_on,
     lost,
     making,
-    needs_root,
     outlast,
-    small_disk,
 )
+from tests.filesystems import needs_root
 from tests.pbs.door import LIMIT
 from tests.slurm import Cluster
 from tests.slurm.cluster import AT_WORK
@@ -471,25 +469,6 @@ def with_own_disk(directory: Path, script: str, tmp_path: Path) -> ScriptResult:
     mount = 'mount -t tmpfs -o size=20m none "$1" && exec "$2" "$3" "$1"'
     words = ["sh", "-c", mount, "sh", str(directory), sys.executable, str(tmp_path / "script.py")]
     return run_command(["unshare", "--mount", "--propagation", "private", *words], tmp_path)
-
-
-class TestDisk:
-    """No room for what a task has to say."""
-
-    @pytest.fixture
-    def disk(self, tmp_path: Path) -> Iterator[Path]:
-        """A file system of 4 MiB that every node sees."""
-        needs_root()
-        with small_disk(tmp_path / "disk") as found:
-            yield found
-
-    @pytest.mark.parametrize("mode", BOTH)
-    def test_that_is_full(self, disk: Path, make: Make, mode: Mode) -> None:
-        executor = make(mode, run_dir=disk / "run")
-        with pytest.raises(OutcomeNotWritten, match="No space left"):
-            executor.submit(bytes, 8 << 20).result(LIMIT)
-        assert executor.submit(bytes, 8).result(LIMIT) == bytes(8)
-        goes_on(executor)
 
 
 class Site(NamedTuple):
