@@ -457,9 +457,9 @@ class Dispatcher:
             self.crew.changed.notify_all()
         self.crew.tell_end([member])
 
-    def shuns(self, node: str) -> bool:
-        """Whether workers of a pool are not to stay on `node`."""
-        return not self._job_per_task and node in self._attempts.nodes.left_out
+    def shuns(self, node: str, kind: int) -> bool:
+        """Whether a pool's workers for tasks of a kind are not to stay on `node`."""
+        return not self._job_per_task and self._kinds.avoids(node, kind)
 
     def forget(self, supervisor: WorkerRef, status: JobStatus) -> None:
         """A supervisor and its workers are gone; `status` is what the scheduler says of its job."""

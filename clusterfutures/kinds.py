@@ -44,6 +44,10 @@ class Kinds:
                 self._needs.append(needs)
             return self._needs.index(needs)
 
+    def avoids(self, node: str, kind: int) -> bool:
+        """Whether no worker for tasks of a kind is to be on `node`, of those left out one by one."""
+        return node in self._needs[kind].get("exclude", "").split(",")
+
     def leave_out(self, node: str) -> None:
         """From here on no worker is to be on `node`.  Raises OptionError where a job cannot be told so."""
         with self._lock:

@@ -446,9 +446,9 @@ class Watch:
         if peer is not None and peer.voice.caller is None:
             peer.mute_since = time.monotonic()
         job_id = self.allocation.id_of(ref.supervisor, ready.job_id)
-        post = Post(str(ref), ready.pid, ready.node, job_id)
-        self.dispatcher.ready(ref, post, self.allocation.kind_of(ref.job))
-        if self.dispatcher.shuns(ready.node):  # its job was submitted before that was so
+        post, kind = Post(str(ref), ready.pid, ready.node, job_id), self.allocation.kind_of(ref.job)
+        self.dispatcher.ready(ref, post, kind)
+        if self.dispatcher.shuns(ready.node, kind):  # its job was submitted before that was so
             self._retire(ref.supervisor)
         if not self.allocation.serves(ref.supervisor):
             self._crew.dismiss_all(ref.supervisor)

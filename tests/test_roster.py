@@ -886,8 +886,8 @@ def test_a_node_that_loses_task_after_task_is_left_out(
     assert driver.kinds.needs(0) == {"mem": 100 << 10, "exclude": "bad"}
     assert "node bad has lost 3 tasks in a row" in caplog.text
     assert driver.told(staying)[-1] == LEAVE
-    assert driver.dispatcher.shuns("bad")
-    assert not driver.dispatcher.shuns("good")
+    assert driver.dispatcher.shuns("bad", 0)
+    assert not driver.dispatcher.shuns("good", 0)
 
 
 def test_a_node_is_not_blamed_where_all_fail(driver: Driver) -> None:
