@@ -517,10 +517,9 @@ class Allocation:
         """The worker for which this supervisor rings, if it is made for one; None where each has a bell."""
         return None
 
-    def task_at(self, worker: WorkerRef) -> Optional[int]:
-        """The number of the task that a worker was at which nobody saw end; None if it was at none."""
-        task = Marker.read(self._run.markers(worker.supervisor), worker.slot)
-        return task - 1 if task else None
+    def was_busy(self, worker: WorkerRef) -> bool:
+        """Whether a worker that nobody saw end was at a task."""
+        return Marker.read(self._run.markers(worker.supervisor), worker.slot)
 
     def begun(self) -> list[WorkerRef]:
         """Of all that wait, those that have begun: one listing a job tells, and no look at each."""

@@ -64,6 +64,12 @@ class Crew:
                 member.leaving = member.leaving or leaves
                 self._roster.hand_back(member, count)
 
+    def task_at(self, ref: WorkerRef) -> Optional[int]:
+        """The first task of a worker that has no outcome: they are done in order.  None if there is none."""
+        with self.lock:
+            member = self._roster.members.get(ref)
+            return member.current if member is not None and member.assigned else None
+
     def members(self) -> list[Member]:
         """Every worker that is not known to be dead."""
         with self.lock:

@@ -535,10 +535,8 @@ def _task_at(run: RunDirectory, worker: WorkerPast) -> Optional[int]:
     """The task that a dead worker was at, if it was at one."""
     if worker.ended is not None:
         return worker.ended.task - 1 if worker.ended.task else None
-    if worker.lone:
-        return next(iter(worker.account.left), None) if worker.claimed else None
-    task = Marker.read(run.markers(worker.ref), worker.ref.slot)
-    return task - 1 if task else None
+    busy = worker.claimed if worker.lone else Marker.read(run.markers(worker.ref), worker.ref.slot)
+    return next(iter(worker.account.left), None) if busy else None
 
 
 # -- the same as a dispatcher has it --------------------------------------------------------------

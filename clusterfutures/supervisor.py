@@ -104,7 +104,7 @@ class Supervisor:
         if self._lone:
             return -1
         fd = os.open(self._run.markers(self._ref), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.pwrite(fd, bytes(self._spec.workers * Marker.STRUCT.size), 0)  # what is written over needs no room
+        os.pwrite(fd, bytes(self._spec.workers), 0)  # to write over these takes no room
         return fd
 
     def run(self) -> Worker | None:
@@ -136,10 +136,12 @@ class Supervisor:
             generation = self._generations.get(slot, -1) + 1
             ref = self._ref._replace(slot=slot, generation=generation)
             home = self._run.make_home(ref)
-            Marker(self._memory, slot, self._markers).set(0, 0.0, 0)
+            marker = Marker(self._memory, slot, self._markers)
+            marker.set(0, 0.0, 0)
+            marker.note(False)
             pid = os.fork()
             if pid == 0:
-                return self._become(ref, home)
+                return self._become(ref, home, marker)
             self._generations[slot] = generation
             self._children[slot] = Child(ref, pid)
             started = Started(slot, generation, pid)
@@ -150,7 +152,7 @@ class Supervisor:
                 self._link.tell(STARTED, started.pack())
         return None
 
-    def _become(self, ref: WorkerRef, home: str) -> Worker:
+    def _become(self, ref: WorkerRef, home: str, marker: Marker) -> Worker:
         """In the child: leave everything of the supervisor behind."""
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
@@ -166,7 +168,6 @@ class Supervisor:
             from clusterfutures import share
 
             share.take(ref.slot, self._spec.slots, self._spec.cores, os.environ)
-        marker = Marker(self._memory, ref.slot, self._markers)
         worker = Worker(self._run, ref, self._spec, marker, self._pid)
         for number in _WARNINGS:
             signal.signal(number, worker.note_warning)

@@ -176,10 +176,9 @@ class TaskJobs(Allocation):
         """The one that has the task."""
         return supervisor._replace(slot=0, generation=0)
 
-    def task_at(self, worker: WorkerRef) -> Optional[int]:
-        """Its own, if it has claimed it."""
-        carried = self._carried.get((worker.job, worker.element))
-        return carried[0] if carried is not None and self._run.claimed(worker) == START else None
+    def was_busy(self, worker: WorkerRef) -> bool:
+        """Whether it has claimed its own."""
+        return (worker.job, worker.element) in self._carried and self._run.claimed(worker) == START
 
     # -- what pools do, and this does not ---------------------------------------------------------
 

@@ -485,7 +485,9 @@ class Watch:
         peer = self._peers.pop(ref, None)
         if peer is not None:
             self._part_from(peer)
-        task = self.allocation.task_at(ref) if ended is None else ended.task - 1 if ended.task else None
+        task = ended.task - 1 if ended is not None and ended.task else None
+        if ended is None and self.allocation.was_busy(ref):
+            task = self._crew.task_at(ref)
         self.dispatcher.ended(ref, ended, task, status)
 
     def _element_came(self, element: Element) -> None:
@@ -506,7 +508,7 @@ class Watch:
         self._silent.discard(element.ref)
         self._peer(element.ref)  # it may have come and gone unseen
         lone = self.allocation.lone_worker(element.ref)
-        if lone is not None and self.allocation.task_at(lone) is not None:
+        if lone is not None and self.allocation.was_busy(lone):
             self._peer(lone)
         peer = self._peers.pop(element.ref, None)
         if peer is not None:

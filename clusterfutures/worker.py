@@ -20,7 +20,6 @@ import sys
 import time
 from itertools import repeat
 from struct import Struct
-from struct import error as struct_error
 from time import perf_counter
 
 from clusterfutures import payload
@@ -88,28 +87,27 @@ class Marker:
     Three aligned words of eight bytes, each stored at once, so that no reader sees half of one.  The deadline
     is in nanoseconds of the machine's monotonic clock, which both processes share.
 
-    The task is written to the file `fd` as well, unless that is -1: it outlives both.  That file is not
-    mapped: where there is no room a store would be SIGBUS, and a network file system promises to send what
-    was written when a process that dies closes a file, but nothing of what was stored.
+    Whether it is at any task is written to the file `fd` as well, unless that is -1: it outlives both.  That
+    file is not mapped: where there is no room a store would be SIGBUS, and a network file system promises to
+    send what was written when a process that dies closes a file, but nothing of what was stored.
     """
 
     STRUCT = Struct("<QQQ")
-    _TASK = Struct("<Q")
 
     def __init__(self, memory: mmap, slot: int, fd: int = -1) -> None:
         self._words = memoryview(memory).cast("Q")
         self._at = slot * 3
         self._fd = fd
 
-    @classmethod
-    def read(cls, path: str, slot: int) -> int:
-        """From outside: the current task + 1 of the worker in `slot`, 0 for none or if it cannot be read."""
+    @staticmethod
+    def read(path: str, slot: int) -> bool:
+        """From outside: whether the worker in `slot` is at a task; False also if that cannot be read."""
         try:
             with open(path, "rb") as file:
-                file.seek(slot * cls.STRUCT.size)
-                return int(cls._TASK.unpack(file.read(cls._TASK.size))[0])
-        except (OSError, struct_error):
-            return 0
+                file.seek(slot)
+                return file.read(1) == b"\1"
+        except OSError:
+            return False
 
     def set(self, task: int, deadline: float, state: int) -> None:
         """Record what this worker is at."""
@@ -117,10 +115,13 @@ class Marker:
         words[at + 1] = int(deadline * 1e9)
         words[at + 2] = state
         words[at] = task
+
+    def note(self, busy: bool) -> None:
+        """Write whether it is at tasks: once for all those that it does in a row."""
         if self._fd >= 0:
             try:
-                os.pwrite(self._fd, self._TASK.pack(task), at * 8)
-            except OSError:  # no room even for what is written over: the file says which task was the last
+                os.pwrite(self._fd, bytes((busy,)), self._at // 3)
+            except OSError:  # no room even for what is written over: it stays as it was
                 pass
 
     def get(self) -> tuple[int, float, int]:
@@ -309,6 +310,7 @@ class Worker:
     def _run_queue(self) -> None:
         """Run everything that is queued."""
         queue, limit = self._queue, self.specification.max_tasks
+        self._marker.note(True)
         while queue and not (limit and self._done >= limit):
             try:
                 task = queue.popleft()
@@ -321,6 +323,7 @@ class Worker:
         self._ring()
         self.current = None
         self._marker.set(0, 0.0, self._rests_as)
+        self._marker.note(False)
         if self._measured:  # for the next bundle, now that nobody waits
             self._measured = False
             self._peaks.forget()
