@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterfutures import SlurmExecutor, WorkerLost
+from clusterfutures import SlurmExecutor, SubmissionError, WorkerLost
 from clusterfutures.schedulers import command
 from clusterfutures.schedulers.slurm import SlurmScheduler
 from tests import local_work as work
@@ -122,6 +122,22 @@ def test_commands_that_lie(make: Make, here: Path, gate: Path, liar: Liar) -> No
     for number, executor in enumerate(executors):
         goes_on(executor)
         assert work.notes(str(here / f"notes{number}")) == [str(number)], "once"
+
+
+def test_a_submission_that_comes_to_nothing(make: Make, here: Path, liar: Liar) -> None:
+    """One that hangs is tried again, and the task runs once; one that prints rubbish is told of."""
+    executors = [make(mode, 1) for mode in (POOL, JOBS)]
+    logs = [str(here / f"notes{number}") for number in range(len(executors))]
+    with liar:
+        liar.say("sbatch", "hang")
+        futures = [executor.submit(work.note_and_sleep, log, 7, 0) for executor, log in zip(executors, logs)]
+        wait_until(lambda: liar.told("sbatch", "hang") >= len(executors), LIMIT, "both submitted")
+    assert [future.result(LIMIT) for future in futures] == [7, 7]
+    assert [work.notes(log) for log in logs] == [["7"], ["7"]]
+    with liar:
+        liar.say("sbatch", "rubbish")
+        with pytest.raises(SubmissionError, match="in place of a job's id"):
+            make(POOL, 1).submit(abs, -1).result(LIMIT)
 
 
 def test_a_submission_of_which_nobody_tells(make: Make, here: Path, liar: Liar) -> None:
