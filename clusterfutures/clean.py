@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clusterfutures.errors import RunDirectoryError, RunInUse
-from clusterfutures.lease import DEAD, FAILED, FINISHED, DriverLease, in_use
-from clusterfutures.runs import LIVE, look, runs, usual_places
+from clusterfutures.lease import DEAD, FAILED, FINISHED, SILENCE, DriverLease, in_use
+from clusterfutures.runs import ELSEWHERE, LIVE, look, runs, usual_places
 from clusterfutures.spool import RunDirectory
 
 if TYPE_CHECKING:
@@ -36,13 +36,20 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     for path in paths:
         try:
             remove(path, dead=arguments.dead, really=not arguments.dry_run)
-            say(f"{'would remove' if arguments.dry_run else 'removed'} {path}")
+            say(_would(path) if arguments.dry_run else f"removed {path}")
         except RunDirectoryError as error:
             say(f"not removed: {error}")
             code = 1
     if not paths:
         say("nothing to remove")
     return code
+
+
+def _would(path: str) -> str:
+    """What is said of a run that could be removed."""
+    if look(path).state == ELSEWHERE:
+        return f"would remove {path}, if for {SILENCE:.0f} s nothing is heard of its program on another machine"
+    return f"would remove {path}"
 
 
 def remove(path: str, *, dead: bool = False, really: bool = True) -> None:

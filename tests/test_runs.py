@@ -156,8 +156,11 @@ class TestClean:
         remove(str(dead), dead=True)
         assert not dead.exists()
 
-    def test_one_of_another_machine(self, finished: Path) -> None:
+    def test_one_of_another_machine(self, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
         elsewhere(finished)
+        code, (line,) = command(capsys, "clean", "--dry-run", "--dead", str(finished))
+        assert (code, line.partition(", ")[0]) == (0, f"would remove {finished}")
+        assert "if for 90 s nothing is heard" in line
         with pytest.raises(RunDirectoryError, match=r"process [0-9]+ on far"):
             remove(str(finished))
         assert finished.exists()
