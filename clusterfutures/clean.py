@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
 def _would(path: str) -> str:
     """What is said of a run that could be removed."""
     if look(path).state == ELSEWHERE:
-        return f"would remove {path}, if for {SILENCE:.0f} s nothing is heard of its program on another machine"
+        provided = f"if nothing is heard for {SILENCE:.0f} s of its program on another machine"
+        return f"would remove {path}, {provided}"
     return f"would remove {path}"
 
 

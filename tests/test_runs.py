@@ -160,7 +160,7 @@ class TestClean:
         elsewhere(finished)
         code, (line,) = command(capsys, "clean", "--dry-run", "--dead", str(finished))
         assert (code, line.partition(", ")[0]) == (0, f"would remove {finished}")
-        assert "if for 90 s nothing is heard" in line
+        assert "if nothing is heard for 90 s" in line
         with pytest.raises(RunDirectoryError, match=r"process [0-9]+ on far"):
             remove(str(finished))
         assert finished.exists()
