@@ -104,8 +104,8 @@ def _standard_traits(start_method: str) -> dict[Trait, str]:
             traits[Trait.MAX_TASKS] = "new in 3.11, and refused with fork"
     if start_method != "forkserver":
         traits[Trait.NEW_AFTER_FORK] = traits[Trait.LONG_TMPDIR] = "workers are started by the program itself"
-    if sys.version_info >= (3, 11):
-        traits[Trait.CANCEL_THEN_SHUTDOWN] = "mended in 3.11 (python/cpython#94440)"
+    if sys.version_info >= (3, 11, 4):
+        traits[Trait.CANCEL_THEN_SHUTDOWN] = "mended in 3.11.4 (python/cpython#94440)"
     if sys.version_info >= (3, 12):
         traits[Trait.CRASH_AMID_DATA] = "mended in 3.12 (python/cpython#94777)"
     if sys.version_info >= (3, 14):
