@@ -585,7 +585,12 @@ class Accounts:
         if task.kind == "endless":
             return last.what == "TaskTimeout" or (last.what in LOST and self._struck.hit(last))
         result = "ValueError" if task.kind == "failing" else str(7 * task.number)
-        return last.what == result and last.attempt == max(begun, default=-1)
+        ends = [max(begun, default=-1), *self._done_and_put_back(begun)]
+        return last.what == result and last.attempt in ends
+
+    def _done_and_put_back(self, begun: dict[int, Begun]) -> list[int]:
+        """Attempts whose job may have been put back when it was about to end: it began once more, in vain."""
+        return [attempt for attempt, each in begun.items() if each.job in self._struck.jobs]
 
     def _check_attempts(self, task: Task, last: Told) -> None:
         """Each attempt but the last was struck, or lost by what the task does itself."""

@@ -89,6 +89,11 @@ class TestAccounts:
         struck.worker(11)
         self.check("endless", ["0:0:11:7"], [KILLED._replace(attempt=0)], struck)
 
+    def test_who_was_put_back_may_have_been_done(self) -> None:
+        struck = Struck()
+        struck.all_of(["7"])
+        self.check("usual", ["0:0:9:7", "0:1:11:7"], [Told(0, "0")], struck)
+
     def test_who_was_struck_is_tried_again(self) -> None:
         struck = Struck()
         struck.all_of(["7"])
