@@ -202,20 +202,22 @@ def bare_python(directory: Path) -> str:
     return str(target / "bin" / "python")
 
 
-def pretending_python(directory: Path) -> str:
-    """The same; and there Python says that it is 3.4."""
+def beginning_with(directory: Path, line: str) -> str:
+    """The same; and there Python begins with a line that imports something."""
     python = bare_python(directory)
     (site,) = (directory / "bare").glob("lib/python*/site-packages")
-    (site / "sitecustomize.py").write_text("import sys; sys.version_info = (3, 4, 0, 'final', 0)")
+    (site / "begin.pth").write_text(line)  # Debian's Python has a sitecustomize of its own
     return python
+
+
+def pretending_python(directory: Path) -> str:
+    """The same; and there Python says that it is 3.4."""
+    return beginning_with(directory, "import sys; sys.version_info = (3, 4, 0, 'final', 0)")
 
 
 def lacking_python(directory: Path, module: str) -> str:
     """The same; and there a module cannot be imported that the driver has."""
-    python = bare_python(directory)
-    (site,) = (directory / "bare").glob("lib/python*/site-packages")
-    (site / "sitecustomize.py").write_text(f"import sys; sys.modules[{module!r}] = None")
-    return python
+    return beginning_with(directory, f"import sys; sys.modules[{module!r}] = None")
 
 
 class TestInterpreter:
