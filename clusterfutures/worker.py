@@ -253,7 +253,8 @@ class Worker:
                 self.ends = time.monotonic() + SECONDS.unpack(body)[0]
         if self._recalled:
             self._hand_back(RETURNED)
-            self._recalled = False
+            self._recalled = False  # it is answered; to ring for that may have to be tried again
+            self._ring()
 
     def _assigned(self, assign: Assign) -> Iterable[Task]:
         try:
@@ -291,7 +292,6 @@ class Worker:
         except OSError:
             self._queue.extend(reversed(taken))
             raise
-        self._ring()
 
     def _too_late_for(self, task: Task) -> bool:
         """Whether the wall time will probably be over before `task` is; if so, hand it back and retire.
@@ -303,6 +303,7 @@ class Worker:
             return False
         self._leaving, self._rests_as = True, RETIRES
         self._hand_back(RETIRED, 1)
+        self._ring()
         return True
 
     # -- tasks ----------------------------------------------------------------------------------
