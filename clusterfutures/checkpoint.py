@@ -38,7 +38,7 @@ class Checkpoint:
     """
 
     def __init__(self, run_dir: str, task: int, attempt: int) -> None:
-        self._attempt = attempt
+        self._run_dir, self._attempt = run_dir, attempt
         self._folder = RunDirectory(run_dir, shared=True).checkpoints(task)
 
     def save(self, state: Any) -> None:
@@ -50,7 +50,7 @@ class Checkpoint:
         from clusterfutures import payload
 
         data = frame(_STATE, payload.dumps_result(state))
-        make_folder(self._folder)
+        make_folder(self._folder, self._run_dir)
         publish(self._path(self._attempt), data, sync=True)
 
     def load(self, default: Any = None) -> Any:

@@ -116,6 +116,11 @@ class TestFiles:
         Checkpoint(run_dir, 3, 0).remove()
         assert os.listdir(run_dir) == []
 
+    def test_a_run_that_was_removed_is_not_made_again(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            Checkpoint(str(tmp_path / "gone"), 3, 0).save("state")
+        assert not (tmp_path / "gone").exists()
+
     def test_an_attempt_that_was_given_up_spoils_nothing(self, run_dir: str) -> None:
         given_up, now = Checkpoint(run_dir, 3, 0), Checkpoint(run_dir, 3, 1)
         given_up.save("old")
