@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clusterfutures.resources import changed, excluding
+from clusterfutures.resources import changed, excluded, excluding
 
 
 class Kinds:
@@ -46,7 +46,7 @@ class Kinds:
 
     def avoids(self, node: str, kind: int) -> bool:
         """Whether no worker for tasks of a kind is to be on `node`, of those left out one by one."""
-        return node in self._needs[kind].get("exclude", "").split(",")
+        return node in excluded(self._needs[kind])
 
     def leave_out(self, node: str) -> None:
         """From here on no worker is to be on `node`.  Raises OptionError where a job cannot be told so."""

@@ -465,13 +465,22 @@ def changed(resources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     return {name: found[name] for name in OPTIONS if name in found}
 
 
+def excluded(resources: Mapping[str, Any]) -> list[str]:
+    """The names in the option `exclude` of checked resources; a scheduler's pattern is one, as it stands.
+
+    >>> excluded({"exclude": "n1,n2"})
+    ['n1', 'n2']
+    """
+    return [name for name in resources.get("exclude", "").split(",") if name]
+
+
 def excluding(resources: Mapping[str, Any], node: str) -> dict[str, Any]:
     """The change to checked resources that keeps a job away from one node more.
 
     >>> excluding({"exclude": "n1"}, "n2")
     {'exclude': 'n1,n2'}
     """
-    names = [name for name in resources.get("exclude", "").split(",") if name]
+    names = excluded(resources)
     return {"exclude": ",".join([*names, *([node] if node not in names else [])])}
 
 
