@@ -9,6 +9,7 @@ import pytest
 
 from tests.slurm import Cluster, shared
 from tests.slurm.calls import Calls
+from tests.support import check_no_process_left
 
 HERE = Path(__file__).parent
 TEST_TIMEOUT = 180  # a test may wait for several jobs, one after the other, on a busy machine
@@ -25,6 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Cluster:
     """The `shared` cluster; a test leaves it as it was, without jobs and with all of its daemons."""
     return shared()
+
+
+@pytest.fixture(scope="module")
+def nothing_left(cluster: Cluster) -> Iterator[None]:
+    """At the end of the module: no job, and no process of one."""
+    yield
+    try:
+        cluster.idle()
+    finally:
+        cluster.cancel_all()
+    check_no_process_left()
 
 
 @pytest.fixture

@@ -54,23 +54,12 @@ from tests.filesystems import needs_root
 from tests.pbs.door import LIMIT
 from tests.slurm import Cluster
 from tests.slurm.cluster import AT_WORK
-from tests.support import ScriptResult, check_no_process_left, run_command, wait_until
+from tests.support import ScriptResult, run_command, wait_until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("nothing_left")]
 
 Make = Callable[..., SlurmExecutor]
 USUAL: dict[str, Any] = {"mem": "100M", "time": "10m"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_left(cluster: Cluster) -> Iterator[None]:
-    """At the end of the module: no job, and no process of one."""
-    yield
-    try:
-        cluster.idle()
-    finally:
-        cluster.cancel_all()
-    check_no_process_left()
 
 
 @pytest.fixture

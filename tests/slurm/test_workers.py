@@ -21,12 +21,16 @@ from clusterfutures.spool import RunDirectory, WorkerRef
 from clusterfutures.states import JobState
 from tests import local_work as work
 from tests import worker_faults as faults
+from tests.conftest import gate, log
 from tests.endings import JOBS, JOBS_POLLING, POOL, Mode, begun, each, goes_on, making
 from tests.slurm import Cluster
-from tests.support import check_no_process_left, wait_until
+from tests.support import wait_until
 from tests.worker_faults import LIMIT
 
-pytestmark = pytest.mark.long
+# Of all tests, and not those of `here`, which lets no job outlive a test: the jobs of a pool do.
+__all__ = ["gate", "log"]
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("nothing_left")]
 
 Make = Callable[..., SlurmExecutor]
 USUAL: dict[str, Any] = {"mem": "100M", "time": "10m"}
@@ -42,32 +46,6 @@ def eager() -> Iterator[None]:
         for name in ("interval", "longest_interval"):
             patch.setattr(SlurmScheduler, name, 1.0)
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_left(cluster: Cluster) -> Iterator[None]:
-    """At the end of the module: no job, and no process of one."""
-    yield
-    try:
-        cluster.idle()
-    finally:
-        cluster.cancel_all()
-    check_no_process_left()
-
-
-# Not those of `here`, which lets no job outlive a test: the jobs of a pool do.
-@pytest.fixture
-def log(tmp_path: Path) -> str:
-    """A file for `local_work.note`."""
-    return str(tmp_path / "notes")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that lets tasks go on once it exists; at the end of the test it does."""
-    path = tmp_path / "open"
-    yield path
-    path.touch()
 
 
 @pytest.fixture
